@@ -1,0 +1,32 @@
+# Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help demo test lint types layers prove bench docs clean
+help:            ## show this list
+	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / — /'
+
+.venv: $(STAMP)  ## build the virtual environment (done by every other target when missing or stale)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "cllm needs Python 3.11 or newer; say which: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+test: $(STAMP)   ## every check that a change must pass, in under 12 minutes
+	$(BIN)/python -m pytest -n auto -m "not prove"
+
+prove: $(STAMP)  ## slow proofs, full fault and fuzz tables
+	$(BIN)/python -m pytest -n auto -m prove
+
+lint: $(STAMP)   ## style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:           ## remove what the other targets made
+	rm -rf $(VENV) .demo build dist .mypy_cache .ruff_cache .hypothesis
