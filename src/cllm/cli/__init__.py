@@ -24,8 +24,7 @@ Every command has `--help`. Documentation: docs/start.md
 """
 
 # command → (where it lives, the line `cllm --help` shows); kept here so that help imports nothing
-COMMANDS: dict[str, tuple[str, str]] = {
-}
+COMMANDS: dict[str, tuple[str, str]] = {}
 
 
 def build() -> App:

@@ -1,0 +1,323 @@
+"""Run file → typed, validated configuration. The bottom layer: it knows no tensors.
+
+A run file is TOML; every key can also be set by `--set section.key=value`. `load` merges, in rising priority,
+defaults, preset, run file and overrides, and checks each value's path, type and range. The result is complete:
+written back as `run.toml` it repeats the run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import tomli_w
+from msgspec import Meta, Struct, field
+
+from cllm.errors import ConfigError, closest
+from cllm.presets import DEFAULT, PRESETS
+
+Count = Annotated[int, Meta(ge=1)]
+Natural = Annotated[int, Meta(ge=0)]
+Fraction01 = Annotated[float, Meta(ge=0.0, lt=1.0)]
+Positive = Annotated[float, Meta(gt=0.0)]
+NonNegative = Annotated[float, Meta(ge=0.0)]
+Seed = Annotated[int, Meta(ge=0, lt=2**32)]
+
+
+class _Section(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
+    pass
+
+
+class DataConfig(_Section, frozen=True):
+    """Where the text comes from and how it becomes token rows."""
+
+    path: list[str] = field(default_factory=list)  # files, folders, globs, "-" or a named corpus
+    tokenizer: str = "bpe"  # bpe, char, word, or the path of a tokenizer.json
+    vocab_size: Count | None = None  # default: the preset's V
+    val_fraction: Annotated[float, Meta(gt=0.0, le=0.5)] = 0.1
+    pack: bool = True  # False: one document a row, padded
+    document_mask: bool = False  # True: attention, positions and targets stay within a document
+
+
+class ModelConfig(_Section, frozen=True):
+    """The network. Sizes left out are filled in by the preset."""
+
+    layers: Count = 4
+    width: Count = 128
+    heads: Count = 4
+    ff: Count = 512
+    context: Count = 512
+    vocab: Count = 1000
+    positions: Literal["learned"] = "learned"
+    init: Literal["normal"] = "normal"
+    activation: Literal["gelu_tanh", "gelu_erf"] = "gelu_tanh"
+    tied: bool = True
+    dropout: Fraction01 = 0.0  # after attention and feed-forward
+    attention_dropout: Fraction01 = 0.0  # on the attention probabilities
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+
+class TrainConfig(_Section, frozen=True):
+    """How long, and in what pieces."""
+
+    steps: Natural | None = None
+    max_minutes: Positive | None = None  # becomes `steps` once the first steps are timed
+    batch: Count = 16  # rows a micro-batch
+    sequence: Count | None = None  # default: min(context, 256)
+    accumulate: Count = 1  # micro-batches a step
+    eval_every: Natural | None = None  # default: a twentieth of the run
+    eval_rows: Count | None = None  # validation rows scored during training; the last evaluation takes all
+    sample_every: Natural | None = None  # default: a fifth of the run; 0 = never
+    sample_tokens: Count = 80
+    label_smoothing: Fraction01 = 0.0
+
+
+class OptimConfig(_Section, frozen=True):
+    """The optimiser. Decay acts on matrices only (not on biases, norms and positions)."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: Positive = 1e-3
+    betas: tuple[Fraction01, Fraction01] = (0.9, 0.95)
+    eps: Positive = 1e-8
+    weight_decay: NonNegative = 0.1
+    clip: NonNegative = 1.0  # global gradient norm; 0 = off
+    clip_value: NonNegative = 0.0  # per entry; 0 = off
+    momentum: Fraction01 = 0.9  # sgd
+    nesterov: bool = False  # sgd
+    ema: Fraction01 = 0.0  # decay of the weights' moving average; 0 = off
+
+
+class ScheduleConfig(_Section, frozen=True):
+    """The learning rate as a pure function of the step."""
+
+    name: Literal["cosine", "linear", "constant", "step", "exponential", "polynomial", "wsd"] = "cosine"
+    warmup: Natural | None = None  # steps; default: a twentieth of the run, at most 500
+    floor: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.1  # final rate as a part of `optim.lr`
+    gamma: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.5  # step: factor at each drop
+    every: Count = 1000  # step: steps between drops
+    power: Positive = 2.0  # polynomial
+    decay: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.2  # wsd: part of the run that decays
+
+
+class CheckpointConfig(_Section, frozen=True):
+    every: Natural | None = None  # steps; default: a tenth of the run
+    keep: Count = 2  # newest checkpoints kept, besides the best
+
+
+class LogConfig(_Section, frozen=True):
+    every: Count = 1  # steps between `step` events
+
+
+class Config(_Section, frozen=True):
+    """A complete run. Everything that decides the numbers is in here."""
+
+    preset: str = DEFAULT
+    seed: Seed = 1
+    precision: Literal["fp32", "fp64"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+
+def load(
+    file: str | Path | None = None,
+    *,
+    preset: str | None = None,
+    overrides: Mapping[str, Any] | Iterable[str] = (),
+    base: Mapping[str, Any] | None = None,
+) -> Config:
+    """Merge defaults, preset, run file and overrides into one checked `Config`.
+
+    file: path of a run file (TOML), or None.  preset: overrides the file's `preset`.
+    overrides: {"optim.lr": 3e-4} or ["optim.lr=3e-4"].  base: values below the run file (but above the preset).
+    Raises ConfigError with the path, what was got, what was expected and the closest known key.
+    """
+    where = str(file) if file is not None else "settings"
+    said: dict[str, Any] = {}
+    _merge(said, base or {})
+    if file is not None:
+        _merge(said, read_toml(Path(file)))
+    pairs = overrides.items() if isinstance(overrides, Mapping) else [_split(text) for text in overrides]
+    for key, value in pairs:
+        _merge(said, _nest(key, value, where))
+    if preset is not None:
+        said["preset"] = preset
+    name = said.get("preset", DEFAULT)
+    if name not in PRESETS:
+        hint = closest(str(name), PRESETS)
+        raise ConfigError(f'{where}: preset: got "{name}", expected one of {", ".join(PRESETS)}{hint}')
+    _check_keys(said, Config, where, "")
+    if isinstance(said.get("data", {}).get("path"), str):
+        said["data"]["path"] = [said["data"]["path"]]
+    merged: dict[str, Any] = {"model": dict(PRESETS[name])}
+    _merge(merged, said)
+    try:
+        config = msgspec.convert(merged, Config, strict=True)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(where, error, merged)) from None
+    return check(config, where)
+
+
+def check(config: Config, where: str = "settings") -> Config:
+    """Fill in what depends on other settings and refuse combinations that make no sense."""
+    model, train, data = config.model, config.train, config.data
+    if model.width % model.heads:
+        raise ConfigError(
+            f"{where}: model.heads: {model.heads} does not divide model.width = {model.width}; "
+            "each head needs the same number of channels"
+        )
+    sequence = train.sequence if train.sequence is not None else min(model.context, 256)
+    if sequence > model.context:
+        raise ConfigError(f"{where}: train.sequence: got {sequence}, expected at most model.context = {model.context}")
+    if data.vocab_size is not None and data.vocab_size < 5:
+        raise ConfigError(f"{where}: data.vocab_size: got {data.vocab_size}, expected at least 5 (the specials)")
+    return replace(config, {"train.sequence": sequence})
+
+
+def replace(config: Config, values: Mapping[str, Any]) -> Config:
+    """A copy with dotted keys replaced: replace(c, {"train.steps": 100})."""
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        if section:
+            config = msgspec.structs.replace(
+                config, **{section: msgspec.structs.replace(getattr(config, section), **{name: value})}
+            )
+        else:
+            config = msgspec.structs.replace(config, **{name: value})
+    return config
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain nested dict, without the keys that are None (TOML knows no null)."""
+    return {
+        key: {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+        for key, value in msgspec.to_builtins(config).items()
+    }
+
+
+def to_toml(config: Config) -> str:
+    return tomli_w.dumps(to_dict(config))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Parse a TOML file. Raises ConfigError with the line for anything that is not TOML."""
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such run file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}; a run file is TOML in UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+
+
+def _split(text: str) -> tuple[str, Any]:
+    """`key=value` → (key, value); the value is TOML, or a bare word taken as text."""
+    key, equals, raw = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f'--set {text}: expected section.key=value, as in "--set optim.lr=3e-4"')
+    try:
+        value = tomllib.loads(f"x = {raw.strip()}")["x"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()
+    return key.strip(), value
+
+
+def _nest(key: str, value: Any, where: str) -> dict[str, Any]:
+    nested: Any = value
+    for part in reversed(key.split(".")):
+        if not part:
+            raise ConfigError(f'{where}: "{key}" is not a key; expected section.key, as in optim.lr')
+        nested = {part: nested}
+    return typing.cast(dict[str, Any], nested)
+
+
+def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
+    for key, value in new.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def known_keys() -> list[str]:
+    """Every dotted key that a run file may hold."""
+    keys: list[str] = []
+    for top in msgspec.structs.fields(Config):
+        if isinstance(top.type, type) and issubclass(top.type, Struct):
+            keys += [f"{top.name}.{inner.name}" for inner in msgspec.structs.fields(top.type)]
+        else:
+            keys.append(top.name)
+    return keys
+
+
+def _check_keys(said: Mapping[str, Any], kind: type[Struct], where: str, prefix: str) -> None:
+    """Unknown keys: name the closest one, also when it belongs to another section."""
+    fields = {item.name: item.type for item in msgspec.structs.fields(kind)}
+    for key, value in said.items():
+        path = f"{prefix}{key}"
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
+            everywhere = [full for full in known_keys() if full.rpartition(".")[2] == key]
+            hint = (
+                f'; did you mean "{prefix}{near[0]}"?'
+                if near
+                else f'; did you mean "{everywhere[0]}"?'
+                if everywhere
+                else closest(path, known_keys())
+            )
+            raise ConfigError(f"{where}: {path}: unknown key{hint}")
+        inner = fields[key]
+        if isinstance(inner, type) and issubclass(inner, Struct):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{where}: {path}: expected a table [{path}], got {_show(value)}")
+            _check_keys(value, inner, where, f"{path}.")
+
+
+def _explain(where: str, error: msgspec.ValidationError, merged: Mapping[str, Any]) -> str:
+    """msgspec's "Expected `float`, got `str` - at `$.optim.lr`" in the house form."""
+    text, _, at = str(error).partition(" - at `$")
+    path = at.rstrip("`").lstrip(".")
+    value: Any = merged
+    for part in path.replace("[", ".[").split("."):
+        if isinstance(value, Mapping):
+            value = value.get(part)
+        elif isinstance(value, list) and part.startswith("["):
+            index = part.strip("[]")
+            value = value[int(index)] if index.isdigit() and int(index) < len(value) else value
+    expected = text.split(", got")[0].replace("`", "")
+    expected = expected[0].lower() + expected[1:]
+    if expected.startswith("invalid enum value"):
+        expected = f"expected one of {', '.join(_choices(path))}"
+        if isinstance(value, str):
+            return f"{where}: {path}: {expected}, got {_show(value)}{closest(value, _choices(path))}"
+    return f"{where}: {path}: {expected}, got {_show(value)}"
+
+
+def _choices(path: str) -> list[str]:
+    kind: Any = Config
+    for part in path.split("."):
+        kind = next(item.type for item in msgspec.structs.fields(kind) if item.name == part)
+        if isinstance(kind, types.UnionType):
+            kind = next(arg for arg in typing.get_args(kind) if arg is not type(None))
+    return [str(choice) for choice in typing.get_args(kind)]
+
+
+def _show(value: Any) -> str:
+    return f'"{value}"' if isinstance(value, str) else repr(value)
