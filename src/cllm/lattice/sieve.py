@@ -56,7 +56,7 @@ def _base_primes(limit: int) -> IntArray:
 
 
 def _odd_segment(first: int, count: int, base: IntArray) -> NDArray[np.uint8]:
-    """Mark the odd numbers 2i+1 for i in [first, first+count): 1 where no prime of 3…13 and of `base` divides it properly.
+    """Marks of the odd numbers 2i+1, first ≤ i < first+count: 1 unless 3…13 or a base prime divides it properly.
 
     A base prime p strikes from max(p², first multiple); so p itself stays marked if it lies in the segment.
     """
@@ -111,7 +111,7 @@ def _segments(start: int, stop: int, size: int = SEGMENT) -> Iterator[tuple[int,
 
 def primes_below(n: int) -> IntArray:
     """All primes p < n in ascending order, int64."""
-    return primes_between(0, n)
+    return np.asarray(primes_between(0, n), dtype=np.int64)
 
 
 def primes_between(start: int, stop: int) -> Any:
