@@ -1,0 +1,135 @@
+"""The model: its forward pass and loss, written once, over any number system.
+
+GPT-2's architecture with pre-norm layers. Arrays are (B·T)×D: row b·T + t is column t of batch row b. Weights are
+out×in. Parameter names: tok, pos, {layer}.ln1.g …, lnf.g, lnf.b, head.w.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cllm.spec.batch import Batch
+from cllm.spec.philox import ATTENTION_OUTPUT, ATTENTION_PROBABILITIES, FEED_FORWARD_OUTPUT, kept
+from cllm.spec.system import SQRT_2_OVER_PI, SQRT_HALF, Bools, Indices, System, inverse_sqrt
+
+A = TypeVar("A")
+LAYERNORM_EPS = Fraction(1, 100000)
+GELU_CUBIC = Fraction(44715, 10**6)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is not in the weights. Floats stand for exactly their binary value.
+
+    positions: a fixed table T×D given as exact floats; None: the parameter `pos`.
+    """
+
+    layers: int
+    heads: int
+    activation: str = "gelu_tanh"
+    tied: bool = True
+    positions: NDArray[Any] | None = None
+    dropout: float = 0.0
+    label_smoothing: float = 0.0
+
+
+def linear(S: System[A], x: A, w: A, b: A) -> A:
+    """x Wᵀ + b."""
+    return S.add(S.mm(x, S.t(w)), b)
+
+
+def layernorm(S: System[A], x: A, g: A, b: A) -> A:
+    """g·(x − μ)/√(var + ε) + b, with the biased variance."""
+    mean = Fraction(1, S.shape(x)[1])
+    centred = S.sub(x, S.scale(S.rowsum(x), mean))
+    variance = S.scale(S.rowsum(S.sq(centred)), mean)
+    return S.add(S.mul(S.mul(centred, S.rsqrt(S.plus(variance, LAYERNORM_EPS))), g), b)
+
+
+def gelu_tanh(S: System[A], x: A) -> A:
+    """½x(1 + tanh(√(2/π)(x + 0.044715x³)))."""
+    u = S.scale(S.add(x, S.scale(S.mul(S.sq(x), x), GELU_CUBIC)), SQRT_2_OVER_PI)
+    return S.scale(S.mul(x, S.plus(S.tanh(u), 1)), Fraction(1, 2))
+
+
+def gelu_erf(S: System[A], x: A) -> A:
+    """½x(1 + erf(x/√2))."""
+    return S.scale(S.mul(x, S.plus(S.erf(S.scale(x, SQRT_HALF)), 1)), Fraction(1, 2))
+
+
+def dropout(S: System[A], x: A, keep: Bools | None, p: Fraction) -> A:
+    """Kept values times 1/(1 − p), exact zeros elsewhere."""
+    return x if keep is None else S.scale(S.mask(x, keep), 1 / (1 - p))
+
+
+def attention(
+    S: System[A], q: A, k: A, v: A, *, allowed: Bools, keep: Bools | None = None, p: Fraction = Fraction(0)
+) -> A:
+    """One head of one row: softmax(q kᵀ/√h over the allowed keys)·v. A key that is not allowed has probability 0."""
+    scores = S.scale(S.mm(q, S.t(k)), inverse_sqrt(S.shape(q)[1]))
+    shifted = S.mask(S.sub(scores, S.peak(scores, allowed)), allowed)
+    e = S.mask(S.exp(shifted), allowed)
+    return S.mm(dropout(S, S.mul(e, S.recip(S.rowsum(e))), keep, p), v)
+
+
+def cross_entropy(S: System[A], logits: A, *, targets: Indices, smoothing: Fraction = Fraction(0)) -> A:
+    """1×1: Σ over rows of −Σ_v q_v log softmax(logits)_v, with q = (1 − s)·1[target] + s/V; nats."""
+    peak = S.peak(logits)
+    logsumexp = S.add(S.log(S.rowsum(S.exp(S.sub(logits, peak)))), peak)
+    wanted = S.scale(S.pick(logits, targets), 1 - smoothing)
+    if smoothing:
+        wanted = S.add(wanted, S.scale(S.rowsum(logits), smoothing / S.shape(logits)[1]))
+    return S.colsum(S.sub(logsumexp, wanted))
+
+
+def loss(S: System[A], w: Mapping[str, A], batch: Batch, model: Model) -> A:
+    """1×1: the objective of the step, the mean of the token losses over the valid targets."""
+    B, T, p = batch.rows, batch.columns, Fraction(model.dropout)
+    key = (batch.seed, batch.step)
+    gelu = {"gelu_tanh": gelu_tanh, "gelu_erf": gelu_erf}[model.activation]
+
+    def mask(layer: int, site: int, b: int, head: int, channels: int) -> Bools | None:
+        place = {"layer": layer, "site": site, "row": batch.first_row + b, "head": head}
+        return kept(p, key, **place, positions=T, channels=channels) if p else None
+
+    def drop(x: A, layer: int, site: int) -> A:
+        masks = [mask(layer, site, b, 0, S.shape(x)[1]) for b in range(B)] if p else []
+        return dropout(S, x, np.concatenate([m for m in masks if m is not None]) if masks else None, p)
+
+    def heads(i: int, x: A) -> A:
+        q, k, v = (linear(S, x, w[f"{i}.attn.w{c}"], w[f"{i}.attn.b{c}"]) for c in "qkv")
+        h = S.shape(q)[1] // model.heads
+        corners = [(b * T, head * h) for b in range(B) for head in range(model.heads)]
+        parts = []
+        for b, head in np.ndindex(B, model.heads):
+            keep = mask(i, ATTENTION_PROBABILITIES, b, head, T)
+            one = partial(attention, allowed=batch.allowed_TT(b), keep=keep, p=p)
+            parts.append(S.call(one, *(S.cut(a, (b * T, head * h), (T, h)) for a in (q, k, v))))
+        return linear(S, S.paste(S.shape(q), corners, *parts), w[f"{i}.attn.wo"], w[f"{i}.attn.bo"])
+
+    def feed_forward(i: int, x: A) -> A:
+        inner = linear(S, x, w[f"{i}.ffn.w1"], w[f"{i}.ffn.b1"])
+        return linear(S, S.call(gelu, inner), w[f"{i}.ffn.w2"], w[f"{i}.ffn.b2"])
+
+    def norm(name: str, x: A) -> A:
+        return S.call(layernorm, x, w[f"{name}.g"], w[f"{name}.b"])
+
+    table = w["pos"] if model.positions is None else S.lift(model.positions)
+    x = S.add(S.gather(w["tok"], batch.inputs_BT.ravel()), S.gather(table, batch.positions_BT.ravel()))
+    for i in range(model.layers):
+        x = S.add(x, drop(heads(i, norm(f"{i}.ln1", x)), i, ATTENTION_OUTPUT))
+        x = S.add(x, drop(feed_forward(i, norm(f"{i}.ln2", x)), i, FEED_FORWARD_OUTPUT))
+    valid = np.flatnonzero(batch.valid_BT)
+    n = S.gather(norm("lnf", x), valid)
+    logits = S.mm(n, S.t(w["tok"] if model.tied else w["head.w"]))
+    token_losses = partial(
+        cross_entropy, targets=batch.targets_BT.ravel()[valid], smoothing=Fraction(model.label_smoothing)
+    )
+    return S.scale(S.call(token_losses, logits), Fraction(1, len(valid)))

@@ -1,0 +1,128 @@
+"""The enclosed loss and gradient of a step, tensor by tensor.
+
+::
+
+    with enclose(params, batch, model, bits=256) as exact:
+        print(exact.loss.str(30))
+        for g in exact.gradients():
+            print(g.name, g.radius.max(), g.error(engine[g.name]).max())
+
+Every float that leaves here as a bound is rounded up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from flint import arb
+from numpy.typing import NDArray
+
+from cllm.errors import CertificateError, NonFiniteError, UsageError
+from cllm.spec.balls import BallArray, Balls, working
+from cllm.spec.batch import Batch
+from cllm.spec.gpt import Model, loss
+from cllm.spec.rounding import TINY, middles, radii, up
+from cllm.spec.system import Floats, System
+from cllm.spec.tape import Leaves, Tape, Var, recording
+
+
+@dataclass
+class Gradient:
+    """The enclosed gradient of one tensor: |∂f/∂w − middle| ≤ radius + the rounding of `middle` to float64."""
+
+    name: str
+    shape: tuple[int, ...]
+    balls: BallArray
+
+    @cached_property
+    def middle(self) -> Floats:
+        """The midpoints to float64 (within 2⁻⁵² of themselves, relatively), in the parameter's shape."""
+        return middles(self.balls.flat).reshape(self.shape)
+
+    @cached_property
+    def radius(self) -> Floats:
+        """The enclosure's radii, rounded up."""
+        return radii(self.balls.flat).reshape(self.shape)
+
+    def error(self, engine: NDArray[Any]) -> Floats:
+        """Upper bounds of |engine − exact|, entry by entry; infinite where the engine's value is not finite."""
+        if engine.shape != self.shape:
+            raise UsageError(f"gradient of {self.name}: got shape {engine.shape}, expected {self.shape}")
+        return distance(engine, self.middle, self.radius)
+
+    def magnitude(self) -> Floats:
+        """Upper bounds of |exact|."""
+        return distance(np.zeros(self.shape), self.middle, self.radius)
+
+    def entry(self, *index: int) -> arb:
+        """The ball of one entry; `.str(30)` prints its proven digits."""
+        return self.balls.flat[int(np.ravel_multi_index(index, self.shape))]
+
+
+def distance(engine: NDArray[Any], middle: Floats, radius: Floats) -> Floats:
+    """Upper bounds of |engine − x| for every x in the ball whose rounded midpoint and radius are given."""
+    values = np.asarray(engine, np.float64)
+    with np.errstate(all="ignore"):
+        bound = up(np.abs(values - middle) + np.abs(middle) * 2.0**-52 + TINY + radius, 5)
+    return np.where(np.isfinite(bound), bound, np.inf)
+
+
+@dataclass
+class Enclosure:
+    """f and ∂f/∂w at the given weights. Use `gradients` once, inside the `with` block that made this."""
+
+    loss: arb
+    _names: dict[int, str]
+    _shapes: dict[str, tuple[int, ...]]
+    _tape: Tape[BallArray]
+    _root: Var[BallArray]
+
+    def loss_error(self, engine: float) -> float:
+        """An upper bound of |engine − f|."""
+        return float(distance(np.array(engine), middles([self.loss])[0], radii([self.loss])[0]))
+
+    def gradients(self) -> Iterator[Gradient]:
+        """Each tensor's gradient as soon as it is complete, last layer first. Let go of it before the next."""
+        one = BallArray((1, 1), [arb(1)])
+        for node, g in self._tape.backward(self._root, one):
+            name = self._names[node]
+            found = Gradient(name, self._shapes[name], g)
+            del g
+            if not np.isfinite(found.radius).all() or not np.isfinite(found.middle).all():
+                raise CertificateError(f"gradient of {name}: the balls are infinite: raise the precision")
+            yield found
+            del found
+
+
+@contextmanager
+def enclose(
+    params: Mapping[str, NDArray[Any]],
+    batch: Batch,
+    model: Model,
+    *,
+    bits: int = 256,
+    system: System[BallArray] | None = None,
+) -> Iterator[Enclosure]:
+    """Enclose the loss, and prepare its gradient, at exactly these float weights (float32 or float64 arrays).
+
+    system: `Balls()` (the default) or a faster one of the same kind. Sets FLINT's precision while it lasts.
+    """
+    for name, value in params.items():
+        if not np.isfinite(value).all():
+            raise NonFiniteError(f"{name} has {np.count_nonzero(~np.isfinite(value))} values that are not finite")
+    with working(bits):
+        tape, S = recording(system or Balls())
+        leaves = Leaves(tape, params)
+        root = loss(S, leaves, batch, model)
+        if unused := sorted(set(params) - set(leaves.made)):
+            raise UsageError(f"parameters that the model does not have: {', '.join(unused)}")
+        ball = root.value.flat[0]
+        if not ball.is_finite():
+            raise CertificateError(f"the loss at {bits} bits is {ball}: raise the precision")
+        shapes = {name: tuple(value.shape) for name, value in params.items()}
+        yield Enclosure(ball, leaves.name_of(), shapes, tape, root)
