@@ -134,6 +134,9 @@ class Balls:
     def rsqrt(self, a: BallArray) -> BallArray:
         return self._each(arb.rsqrt, a)
 
+    def sqrt(self, a: BallArray) -> BallArray:
+        return self._each(arb.sqrt, a)
+
     def tanh(self, a: BallArray) -> BallArray:
         return self._each(arb.tanh, a)
 
@@ -178,6 +181,10 @@ class Balls:
     def peak(self, a: BallArray, keep: Bools | None = None) -> BallArray:
         middles = np.fromiter(map(float, a.flat), np.float64).reshape(a.shape)
         return self.lift(np.max(middles if keep is None else np.where(keep, middles, -np.inf), axis=1, keepdims=True))
+
+    def at_least(self, a: BallArray, c: Real) -> BallArray:
+        least = enclosure(c)
+        return self._each(lambda x: x.max(least), a)
 
     def call(self, f: Callable[..., BallArray], *args: BallArray) -> BallArray:
         return f(self, *args)

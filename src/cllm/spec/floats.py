@@ -73,6 +73,9 @@ class Float64:
     def rsqrt(self, a: Floats) -> Floats:
         return 1.0 / np.sqrt(a)
 
+    def sqrt(self, a: Floats) -> Floats:
+        return np.sqrt(a)
+
     def tanh(self, a: Floats) -> Floats:
         return np.tanh(a)
 
@@ -111,6 +114,9 @@ class Float64:
     def peak(self, a: Floats, keep: Bools | None = None) -> Floats:
         peak: Floats = np.max(a if keep is None else np.where(keep, a, -np.inf), axis=1, keepdims=True)
         return peak
+
+    def at_least(self, a: Floats, c: Real) -> Floats:
+        return np.maximum(a, float(enclosure(c)))
 
     def call(self, f: Callable[..., Floats], *args: Floats) -> Floats:
         return f(self, *args)

@@ -6,7 +6,7 @@ out×in. Parameter names: tok, pos, {layer}.ln1.g …, lnf.g, lnf.b, head.w.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cllm.errors import ConfigError
 from cllm.spec.batch import Batch
 from cllm.spec.philox import ATTENTION_OUTPUT, ATTENTION_PROBABILITIES, FEED_FORWARD_OUTPUT, kept
 from cllm.spec.system import SQRT_2_OVER_PI, SQRT_HALF, Bools, Indices, System, inverse_sqrt
@@ -22,6 +23,7 @@ from cllm.spec.system import SQRT_2_OVER_PI, SQRT_HALF, Bools, Indices, System, 
 A = TypeVar("A")
 LAYERNORM_EPS = Fraction(1, 100000)
 GELU_CUBIC = Fraction(44715, 10**6)
+Keep = Callable[[int, int], Bools] | None
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,15 @@ class Model:
     dropout: float = 0.0
     label_smoothing: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.activation not in ("gelu_tanh", "gelu_erf"):
+            raise ConfigError(f"spec: activation {self.activation!r}: expected gelu_tanh or gelu_erf")
 
-def linear(S: System[A], x: A, w: A, b: A) -> A:
+
+def linear(S: System[A], x: A, w: A, b: A | None = None) -> A:
     """x Wᵀ + b."""
-    return S.add(S.mm(x, S.t(w)), b)
+    y = S.mm(x, S.t(w))
+    return y if b is None else S.add(y, b)
 
 
 def layernorm(S: System[A], x: A, g: A, b: A) -> A:
@@ -65,18 +72,40 @@ def gelu_erf(S: System[A], x: A) -> A:
 
 
 def dropout(S: System[A], x: A, keep: Bools | None, p: Fraction) -> A:
-    """Kept values times 1/(1 − p), exact zeros elsewhere."""
+    """Kept values times 1/(1 − p), exact zeros elsewhere; keep = None: x itself."""
     return x if keep is None else S.scale(S.mask(x, keep), 1 / (1 - p))
 
 
-def attention(
-    S: System[A], q: A, k: A, v: A, *, allowed: Bools, keep: Bools | None = None, p: Fraction = Fraction(0)
-) -> A:
+def head(S: System[A], q: A, k: A, v: A, *, allowed: Bools, keep: Bools | None = None, p: Fraction = Fraction(0)) -> A:
     """One head of one row: softmax(q kᵀ/√h over the allowed keys)·v. A key that is not allowed has probability 0."""
     scores = S.scale(S.mm(q, S.t(k)), inverse_sqrt(S.shape(q)[1]))
     shifted = S.mask(S.sub(scores, S.peak(scores, allowed)), allowed)
     e = S.mask(S.exp(shifted), allowed)
     return S.mm(dropout(S, S.mul(e, S.recip(S.rowsum(e))), keep, p), v)
+
+
+def attention(
+    S: System[A],
+    q: A,
+    k: A,
+    v: A,
+    *,
+    heads: int,
+    allowed: Sequence[Bools],
+    keep: Keep = None,
+    p: Fraction = Fraction(0),
+) -> A:
+    """All heads of all rows, side by side: channel c belongs to head c // h.
+
+    allowed[b]: T×T, query by key; keep(b, head): the dropout mask of the probabilities, T×T.
+    """
+    T, h = len(allowed[0]), S.shape(q)[1] // heads
+    corners, parts = [], []
+    for b, n in np.ndindex(len(allowed), heads):
+        one = partial(head, allowed=allowed[b], keep=keep(b, n) if keep else None, p=p)
+        corners.append((b * T, n * h))
+        parts.append(S.call(one, *(S.cut(a, corners[-1], (T, h)) for a in (q, k, v))))
+    return S.paste(S.shape(q), corners, *parts)
 
 
 def cross_entropy(S: System[A], logits: A, *, targets: Indices, smoothing: Fraction = Fraction(0)) -> A:
@@ -89,47 +118,48 @@ def cross_entropy(S: System[A], logits: A, *, targets: Indices, smoothing: Fract
     return S.colsum(S.sub(logsumexp, wanted))
 
 
+def embedding(S: System[A], tok: A, table: A, *, tokens: Indices, positions: Indices) -> A:
+    """Row i: the token's row of `tok` plus the position's row of `table`."""
+    return S.add(S.gather(tok, tokens), S.gather(table, positions))
+
+
 def loss(S: System[A], w: Mapping[str, A], batch: Batch, model: Model) -> A:
     """1×1: the objective of the step, the mean of the token losses over the valid targets."""
     B, T, p = batch.rows, batch.columns, Fraction(model.dropout)
-    key = (batch.seed, batch.step)
     gelu = {"gelu_tanh": gelu_tanh, "gelu_erf": gelu_erf}[model.activation]
-
-    def mask(layer: int, site: int, b: int, head: int, channels: int) -> Bools | None:
-        place = {"layer": layer, "site": site, "row": batch.first_row + b, "head": head}
-        return kept(p, key, **place, positions=T, channels=channels) if p else None
+    allowed = [batch.allowed_TT(b) for b in range(B)]
+    draw = partial(kept, p, (batch.seed, batch.step), positions=T)
 
     def drop(x: A, layer: int, site: int) -> A:
-        masks = [mask(layer, site, b, 0, S.shape(x)[1]) for b in range(B)] if p else []
-        return dropout(S, x, np.concatenate([m for m in masks if m is not None]) if masks else None, p)
+        if not p:
+            return x
+        rows = range(batch.first_row, batch.first_row + B)
+        masks = [draw(layer=layer, site=site, row=r, head=0, channels=S.shape(x)[1]) for r in rows]
+        return dropout(S, x, np.concatenate(masks), p)
 
-    def heads(i: int, x: A) -> A:
+    def attend(i: int, x: A) -> A:
+        def keep(b: int, n: int) -> Bools:
+            return draw(layer=i, site=ATTENTION_PROBABILITIES, row=batch.first_row + b, head=n, channels=T)
+
         q, k, v = (linear(S, x, w[f"{i}.attn.w{c}"], w[f"{i}.attn.b{c}"]) for c in "qkv")
-        h = S.shape(q)[1] // model.heads
-        corners = [(b * T, head * h) for b in range(B) for head in range(model.heads)]
-        parts = []
-        for b, head in np.ndindex(B, model.heads):
-            keep = mask(i, ATTENTION_PROBABILITIES, b, head, T)
-            one = partial(attention, allowed=batch.allowed_TT(b), keep=keep, p=p)
-            parts.append(S.call(one, *(S.cut(a, (b * T, head * h), (T, h)) for a in (q, k, v))))
-        return linear(S, S.paste(S.shape(q), corners, *parts), w[f"{i}.attn.wo"], w[f"{i}.attn.bo"])
+        mixed = attention(S, q, k, v, heads=model.heads, allowed=allowed, keep=keep if p else None, p=p)
+        return drop(linear(S, mixed, w[f"{i}.attn.wo"], w[f"{i}.attn.bo"]), i, ATTENTION_OUTPUT)
 
     def feed_forward(i: int, x: A) -> A:
         inner = linear(S, x, w[f"{i}.ffn.w1"], w[f"{i}.ffn.b1"])
-        return linear(S, S.call(gelu, inner), w[f"{i}.ffn.w2"], w[f"{i}.ffn.b2"])
+        return drop(linear(S, S.call(gelu, inner), w[f"{i}.ffn.w2"], w[f"{i}.ffn.b2"]), i, FEED_FORWARD_OUTPUT)
 
     def norm(name: str, x: A) -> A:
         return S.call(layernorm, x, w[f"{name}.g"], w[f"{name}.b"])
 
     table = w["pos"] if model.positions is None else S.lift(model.positions)
-    x = S.add(S.gather(w["tok"], batch.inputs_BT.ravel()), S.gather(table, batch.positions_BT.ravel()))
+    x = embedding(S, w["tok"], table, tokens=batch.inputs_BT.ravel(), positions=batch.positions_BT.ravel())
     for i in range(model.layers):
-        x = S.add(x, drop(heads(i, norm(f"{i}.ln1", x)), i, ATTENTION_OUTPUT))
-        x = S.add(x, drop(feed_forward(i, norm(f"{i}.ln2", x)), i, FEED_FORWARD_OUTPUT))
+        x = S.add(x, attend(i, norm(f"{i}.ln1", x)))
+        x = S.add(x, feed_forward(i, norm(f"{i}.ln2", x)))
     valid = np.flatnonzero(batch.valid_BT)
     n = S.gather(norm("lnf", x), valid)
-    logits = S.mm(n, S.t(w["tok"] if model.tied else w["head.w"]))
-    token_losses = partial(
-        cross_entropy, targets=batch.targets_BT.ravel()[valid], smoothing=Fraction(model.label_smoothing)
-    )
+    logits = linear(S, n, w["tok" if model.tied else "head.w"])
+    targets = batch.targets_BT.ravel()[valid]
+    token_losses = partial(cross_entropy, targets=targets, smoothing=Fraction(model.label_smoothing))
     return S.scale(S.call(token_losses, logits), Fraction(1, len(valid)))

@@ -68,6 +68,7 @@ RULES: dict[str, Rule] = {
     "log":     Rule("a", (lambda S, g, v: S.mul(g, S.recip(v.a)),)),
     "recip":   Rule("y", (lambda S, g, v: S.neg(S.mul(g, S.sq(v.y))),)),
     "rsqrt":   Rule("y", (lambda S, g, v: S.scale(S.mul(g, S.mul(v.y, S.sq(v.y))), -HALF),)),
+    "sqrt":    Rule("y", (lambda S, g, v: S.scale(S.mul(g, S.recip(v.y)), HALF),)),
     "tanh":    Rule("y", (lambda S, g, v: S.mul(g, S.plus(S.neg(S.sq(v.y)), 1)),)),
     "erf":     Rule("a", (lambda S, g, v: S.scale(S.mul(g, S.exp(S.neg(S.sq(v.a)))), TWO_OVER_SQRT_PI),)),
     "cut":     Rule("", (lambda S, g, v: Block(v.k[0], g),)),
@@ -78,7 +79,8 @@ RULES: dict[str, Rule] = {
     "place":   Rule("", (lambda S, g, v: S.pick(g, v.k[0]),)),
 }
 # fmt: on
-# `paste` and `call` take any number of operands, and are methods of the tape; `peak` is a constant by definition.
+# `paste` and `call` take any number of operands, and are methods of the tape; `peak` is a constant by
+# definition, and `at_least` belongs to the optimiser, which is not differentiated.
 
 
 class Var(Generic[A]):
