@@ -30,9 +30,7 @@ def test_order_rotates_and_every_candidate_is_timed_once_a_round(clock: list[flo
 
         return call
 
-    timings = measure.interleave(
-        {"a": candidate("a", 1), "b": candidate("b", 2), "c": candidate("c", 4)}, 4, 2
-    )
+    timings = measure.interleave({"a": candidate("a", 1), "b": candidate("b", 2), "c": candidate("c", 4)}, 4, 2)
     assert "".join(seen) == "aabbcc" + "abc" + "bca" + "cab" + "abc"
     assert {k: t.samples for k, t in timings.items()} == {"a": (1,) * 4, "b": (2,) * 4, "c": (4,) * 4}
     assert timings["b"].median_s == 2 and timings["b"].ms == 2000 and timings["b"].spread == 0
@@ -114,16 +112,10 @@ def test_table_renders_and_saves(tmp_path) -> None:
     assert table.columns == ["ms", "spread", "tokens_per_s", "compiled"]
 
     path = table.save(tmp_path / "benchmarks", {"cpu": "x"})
-    assert path == tmp_path / "benchmarks" / "demo.json" and [p.name for p in path.parent.iterdir()] == [
-        "demo.json"
-    ]
+    assert path == tmp_path / "benchmarks" / "demo.json" and [p.name for p in path.parent.iterdir()] == ["demo.json"]
     saved = json.loads(path.read_text())
     assert saved["rows"][0]["name"] == "ours" and saved["rows"][0]["ms"] == 2.0
-    assert (
-        saved["machine"] == {"cpu": "x"}
-        and saved["format"] == measure.FORMAT
-        and saved["date"].endswith("+00:00")
-    )
+    assert saved["machine"] == {"cpu": "x"} and saved["format"] == measure.FORMAT and saved["date"].endswith("+00:00")
     assert table.save(tmp_path / "benchmarks") == path  # the newest replaces the older
 
 
@@ -134,6 +126,4 @@ def test_save_refuses_not_a_number_and_keeps_the_old_file(tmp_path) -> None:
     table.add("b", ms=float("nan"))
     with pytest.raises(ValueError, match="JSON"):
         table.save(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["demo.json"] and len(
-        json.loads(path.read_text())["rows"]
-    ) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["demo.json"] and len(json.loads(path.read_text())["rows"]) == 1

@@ -109,7 +109,7 @@ def test_the_same_for_a_resumed_run() -> None:
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"name": "cosin"}, r'schedule.name: expected one of cosine, .*got 'cosin'; did you mean "cosine"'),
+        ({"name": "cosin"}, r"schedule.name: expected one of cosine, .*got 'cosin'; did you mean \"cosine\""),
         ({"lr": -1.0}, r"optim.lr: expected a finite number ≥ 0, got -1.0"),
         ({"lr": math.inf}, r"optim.lr"),
         ({"lr": math.nan}, r"optim.lr"),

@@ -223,9 +223,7 @@ class Table:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.name}.json"
         text = json.dumps(self.to_dict(machine), indent=1, ensure_ascii=False, allow_nan=False)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=folder, suffix=".tmp", delete=False, encoding="utf-8"
-        ) as file:
+        with tempfile.NamedTemporaryFile("w", dir=folder, suffix=".tmp", delete=False, encoding="utf-8") as file:
             file.write(text + "\n")
         os.chmod(file.name, 0o644)
         os.replace(file.name, path)
