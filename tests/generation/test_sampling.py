@@ -245,3 +245,18 @@ def test_half_precision_logits() -> None:
     expected = distribution(row, SamplingOptions())[1].tolist()
     for kind in (torch.bfloat16, torch.float16, torch.float64):  # 1, 2 and 3 are exact in each
         assert distribution(row.to(kind), SamplingOptions())[1].tolist() == expected
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 3.0])  # flat: all are sorted; peaked: only the head is
+def test_top_p_of_a_large_vocabulary(scale: float) -> None:
+    row = (scale * torch.randn(20_000, generator=torch.Generator().manual_seed(2))).round(decimals=3)
+    for top_p in (0.1, 0.5, 0.97):
+        options = SamplingOptions(top_p=top_p)
+        ids, probabilities = distribution(row, options)
+        order = sorted(range(len(row)), key=lambda i: (-row[i].item(), i))
+        weights = torch.exp(row.double())[order]
+        reached = torch.cumsum(weights, 0) / weights.sum()
+        count = int((reached < top_p).sum()) + 1
+        assert abs(len(ids) - count) <= 1, "one more or less where rounding decides"
+        assert ids.tolist() == sorted(order[: len(ids)])
+        assert float(probabilities.sum()) == pytest.approx(1, abs=1e-12)

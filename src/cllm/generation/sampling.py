@@ -29,6 +29,7 @@ from torch import Tensor
 from cllm.errors import NonFiniteError, UsageError
 
 _MASK = 0xFFFFFFFF
+_FEW = 1024
 _PURPOSE = 0x73616D70  # counter word 3: apart from the dropout masks of any layer
 
 
@@ -172,10 +173,15 @@ def _largest(values: Tensor, k: int) -> Tensor:
 
 def _nucleus(values: Tensor, top_p: float) -> Tensor:
     """Places of the shortest run of the largest whose probability reaches top_p, rising."""
-    order = torch.sort(values, descending=True, stable=True).indices
-    probabilities = torch.softmax(values[order], 0)
-    before = torch.cumsum(probabilities, 0) - probabilities
-    kept = before < top_p
+    weights = torch.exp(values - values.max())
+    goal = top_p * float(weights.sum())
+    head = torch.arange(len(values))
+    if len(values) > 4 * _FEW:  # sorting all of a large vocabulary costs more than the rest together
+        few = torch.nonzero(values >= torch.topk(values, _FEW).values[-1]).flatten()
+        head = few if float(weights[few].sum()) >= goal else head
+    order = head[torch.sort(values[head], descending=True, stable=True).indices]
+    before = torch.cumsum(weights[order], 0) - weights[order]
+    kept = before < goal
     kept[0] = True
     return torch.sort(order[kept]).values
 
