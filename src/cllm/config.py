@@ -102,10 +102,11 @@ class ScheduleConfig(_Section, frozen=True):
     name: Literal["cosine", "linear", "constant", "step", "exponential", "polynomial", "wsd"] = "cosine"
     warmup: Natural | None = None  # steps; default: a twentieth of the run, at most 500
     floor: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.1  # final rate as a part of `optim.lr`
-    gamma: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.5  # step: factor at each drop
-    every: Count = 1000  # step: steps between drops
-    power: Positive = 2.0  # polynomial
+    gamma: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None  # step: factor at each drop; exponential: each step
+    every: Count | None = None  # step: steps between drops
+    power: Positive = 1.0  # polynomial
     decay: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.2  # wsd: part of the run that decays
+    shape: Literal["linear", "cosine", "sqrt"] = "linear"  # wsd: of the decay
 
 
 class CheckpointConfig(_Section, frozen=True):
@@ -151,7 +152,7 @@ def load(
     _merge(said, base or {})
     if file is not None:
         _merge(said, read_toml(Path(file)))
-    pairs = overrides.items() if isinstance(overrides, Mapping) else [_split(text) for text in overrides]
+    pairs = overrides.items() if isinstance(overrides, Mapping) else [split_setting(text) for text in overrides]
     for key, value in pairs:
         _merge(said, _nest(key, value, where))
     if preset is not None:
@@ -227,7 +228,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 
-def _split(text: str) -> tuple[str, Any]:
+def split_setting(text: str) -> tuple[str, Any]:
     """`key=value` → (key, value); the value is TOML, or a bare word taken as text."""
     key, equals, raw = text.partition("=")
     if not equals or not key.strip():

@@ -6,32 +6,47 @@ import os
 import sys
 from typing import Any
 
-from cyclopts import App
+from cyclopts import App, CycloptsError, Parameter
 
 from cllm.errors import CllmError
 
 VERSION = "0.1.0"
 
-HELP = """\
-Crystalline trains transformer language models from scratch and proves its own arithmetic.
-
+HELP = "Crystalline trains transformer language models from scratch and proves its own arithmetic."
+EPILOGUE = """\
 Examples:
 
   cllm train book.txt --preset small          train on your own text
   cllm generate runs/book --prompt "It was"   let the model write
 
-Every command has `--help`. Documentation: docs/start.md
-"""
+Every command has --help, with examples. Documentation: docs/start.md"""
 
 # command → (where it lives, the line `cllm --help` shows); kept here so that help imports nothing
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "train": ("cllm.cli.train:train", "Train a language model on text."),
+    "generate": ("cllm.cli.generate:generate", "Let a trained model write."),
+    "eval": ("cllm.cli.eval:evaluate", "Score text: loss, perplexity, bits per byte, accuracy."),
+    "info": ("cllm.cli.info:info", "Parameters, memory and FLOPs of a preset or a run."),
+}
 
 
-def build() -> App:
-    """The application with every command registered lazily."""
-    app = App(name="cllm", help=HELP, version=VERSION, help_format="plaintext")
+def build(*, listing: bool = True) -> App:
+    """The application with every command registered lazily.
+
+    listing: give each command its one line, so that `cllm --help` imports none of them; a line given here would
+    replace the command's own help.
+    """
+    app = App(
+        name="cllm",
+        help=HELP,
+        help_epilogue=EPILOGUE,
+        version=VERSION,
+        help_format="plaintext",
+        suppress_keyboard_interrupt=False,
+        default_parameter=Parameter(negative=()),
+    )
     for name, (where, line) in COMMANDS.items():
-        app.command(where, name=name, help=line)
+        app.command(where, name=name, **({"help": line} if listing else {}))
     return app
 
 
@@ -42,9 +57,13 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(argv: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
-    app = build()
+    argv = sys.argv[1:] if argv is None else argv
+    app = build(listing=not argv or argv[0].startswith("-"))
     try:
         result: Any = app(argv, exit_on_error=False, print_error=True, result_action="return_value")
+    except CycloptsError:  # printed already, with the closest name
+        print("Try 'cllm --help', or 'cllm COMMAND --help'.", file=sys.stderr)
+        return 2
     except CllmError as error:
         print(f"cllm: {error}", file=sys.stderr)
         return error.exit_code

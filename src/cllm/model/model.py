@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
@@ -63,6 +64,12 @@ class Model:
                 raise ValueError(f"{name}: got {tuple(weights[name].shape)}, expected {tuple(view.shape)}")
             view.copy_(weights[name])
         return self
+
+    def with_params(self, params: Flat) -> Model:
+        """The same network over another flat buffer of the same layout (a moving average, say); shares its memory."""
+        other = copy.copy(self)
+        other.params = params
+        return other
 
     @property
     def head(self) -> str:

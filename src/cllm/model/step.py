@@ -1,7 +1,7 @@
 """The explicit training step: forward, loss and hand-written backward over buffers allocated once.
 
 `accumulate` adds loss sums, valid-target counts and gradient *sums* of a micro-batch; the caller divides once by the
-valid targets of the whole step (training/optimiser.py). The same buffers serve evaluation (`losses`).
+valid targets of the whole step (training/optimiser.py). The same buffers serve `evaluate`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from cllm.engine.buffers import Flat
 from cllm.engine.dispatch import Kernels, select
 from cllm.engine.dropout import Key
-from cllm.model.batch import Batch, derive, pad_rows
+from cllm.model.batch import Batch, Derived, derive, pad_rows
 from cllm.model.forward import Activations, Probe, forward, joined_qkv
 from cllm.model.model import Model
 
@@ -31,6 +31,15 @@ class Sums:
     @property
     def mean(self) -> float:
         return self.loss / max(self.valid, 1)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Per target [rows, T]: loss in nats (0 where ignored), how many tokens scored higher, target (−1 = ignored)."""
+
+    losses_BT: Tensor
+    ranks_BT: Tensor
+    targets_BT: Tensor
 
 
 class Step:
@@ -99,39 +108,38 @@ class Step:
             probe=probe,
         )
         see: Probe = probe or (lambda layer, op, tensor: None)
-        self._head(normed, d.targets_BT.reshape(-1), backward=True)
+        self._head(normed, d.targets_BT.reshape(-1))
         see(None, "loss", self._loss_N)
         see(None, "head backward", self._dy_ND)
         self._backward(d.inputs_BT, d.positions_BT, d.documents_BT, dropout, see)
         self.sums = Sums(self.sums.loss + float(self._loss_N.sum(dtype=torch.float64)), self.sums.valid + d.valid)
         return self.sums
 
-    def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Evaluation: loss per target [rows, T] in nats (0 where ignored) and the targets (−1 = ignored)."""
+    def evaluate(self, batch: Batch, model: Model | None = None) -> Evaluation:
+        """Loss, rank and ignored targets of each position, without gradients (and without label smoothing).
+
+        model: another model of the same shape (a moving average of the weights) to evaluate in these buffers.
+        """
         rows = batch.tokens_BT1.shape[0]
         d = derive(self._fit(batch), self.document_mask, self.model.device)
-        normed = forward(
-            self.model,
-            self.kernels,
-            self.acts,
-            d.inputs_BT,
-            positions_BT=d.positions_BT,
-            documents_BT=d.documents_BT,
-        )
-        self._head(normed, d.targets_BT.reshape(-1), backward=False)
-        return self._loss_N.view_as(d.targets_BT)[:rows].clone(), d.targets_BT[:rows]
+        model = model or self.model
+        normed, targets = self._normed(d, model), d.targets_BT.reshape(-1)
+        losses, ranks = torch.empty_like(self._loss_N), torch.empty_like(targets)
+        e_VD = model.params[model.head]
+        for start in range(0, normed.shape[0], self.head_rows):
+            part = slice(start, start + self.head_rows)
+            n, target = normed[part], targets[part]
+            z, lse = self._logits_RV[: n.shape[0]], self._lse_R[: n.shape[0]]
+            self.kernels.linear_forward(n, e_VD, None, z)
+            self.kernels.cross_entropy_forward(z, target, 0.0, losses[part], lse)
+            ranks[part] = (z > z.gather(1, target.clamp_min(0).unsqueeze(1))).sum(dim=1)
+        shape = d.targets_BT.shape
+        return Evaluation(losses.view(shape)[:rows], ranks.view(shape)[:rows], d.targets_BT[:rows])
 
     def logits(self, batch: Batch) -> Tensor:
         """Evaluation: the logits [rows, T, V] of every position, freshly allocated."""
         d = derive(self._fit(batch), self.document_mask, self.model.device)
-        normed = forward(
-            self.model,
-            self.kernels,
-            self.acts,
-            d.inputs_BT,
-            positions_BT=d.positions_BT,
-            documents_BT=d.documents_BT,
-        )
+        normed = self._normed(d, self.model)
         out = torch.empty(normed.shape[0], self.model.config.vocab, dtype=normed.dtype, device=normed.device)
         self.kernels.linear_forward(normed, self.model.params[self.model.head], None, out)
         return out.view(*d.inputs_BT.shape, -1)[: batch.tokens_BT1.shape[0]]
@@ -153,22 +161,25 @@ class Step:
             )
         return pad_rows(batch, self.batch)
 
-    def _head(self, normed_ND: Tensor, targets_N: Tensor, *, backward: bool) -> None:
-        """Loss per row into `_loss_N` and, with `backward`, dn into `_dy_ND` and the gradient of the output matrix."""
+    def _normed(self, d: Derived, model: Model) -> Tensor:
+        return forward(
+            model, self.kernels, self.acts, d.inputs_BT, positions_BT=d.positions_BT, documents_BT=d.documents_BT
+        )
+
+    def _head(self, normed_ND: Tensor, targets_N: Tensor) -> None:
+        """Loss per row into `_loss_N`, dn into `_dy_ND`, and the gradient of the output matrix, a block of rows at
+        a time: the full N×V logits never exist."""
         k, name = self.kernels, self.model.head
-        # label smoothing is a training objective; evaluation reports the plain loss
-        smoothing = self.label_smoothing if backward else 0.0
         e_VD = self.model.params[name]
         for start in range(0, normed_ND.shape[0], self.head_rows):
             rows = slice(start, start + self.head_rows)
             n, targets = normed_ND[rows], targets_N[rows]
             z, lse = self._logits_RV[: n.shape[0]], self._lse_R[: n.shape[0]]
             k.linear_forward(n, e_VD, None, z)
-            k.cross_entropy_forward(z, targets, smoothing, self._loss_N[rows], lse)
-            if backward:
-                k.cross_entropy_backward(z, targets, smoothing, lse)
-                k.linear_backward_weight(z, n, self.grads[name], None)
-                k.linear_backward_input(z, e_VD, self._dy_ND[rows])
+            k.cross_entropy_forward(z, targets, self.label_smoothing, self._loss_N[rows], lse)
+            k.cross_entropy_backward(z, targets, self.label_smoothing, lse)
+            k.linear_backward_weight(z, n, self.grads[name], None)
+            k.linear_backward_input(z, e_VD, self._dy_ND[rows])
 
     def _backward(
         self,

@@ -1,0 +1,181 @@
+"""What `import cllm` offers: train, load, generate, evaluate, plan; `Run` is a model on disk, trained or in training."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cllm import config as settings
+from cllm.config import Config
+from cllm.data.prepare import open_prepared, prepare
+from cllm.data.stream import SequentialRows
+from cllm.errors import RunError
+from cllm.generation.generate import Piece, Request
+from cllm.generation.generate import generate as _generate
+from cllm.model.model import Model
+from cllm.model.step import Step
+from cllm.text import Tokenizer
+from cllm.training import checkpoint
+from cllm.training.loop import Outcome
+from cllm.training.plan import Size, size
+from cllm.training.progress import display_for
+from cllm.training.run import DATA_FOLDER, RUN_FILE, TOKENIZER_FILE, device_of, open_tokenizer, read_run_file
+from cllm.training.run import train as _train
+from cllm.training.state import DTYPES
+from cllm.training.validation import Score, score
+
+Source = str | Path
+
+
+class Run:
+    """A run directory. Nothing is read until it is needed.
+
+    path: the directory.  which: "latest", "best" or a checkpoint's name.
+    Raises RunError when the directory holds no run.
+    """
+
+    def __init__(self, path: Source, which: str = "latest", device: str = "auto") -> None:
+        self.path, self.which = Path(path), which
+        self.outcome: Outcome | None = None  # how the training that returned this run ended
+        self.config: Config = settings.replace(read_run_file(self.path), {"device": device})
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @cached_property
+    def checkpoint(self) -> checkpoint.Checkpoint:
+        """The newest good checkpoint (or the one asked for), every hash verified."""
+        return checkpoint.load(self.path, self.which, with_state=False)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The run's tokenizer. Raises RunError when it is not the one the checkpoint was trained with."""
+        found = open_tokenizer(self.path)
+        expected = self.checkpoint.meta.get("tokenizer")
+        if found.sha256 != expected:
+            raise RunError(
+                f"{self.path / 'tokenizer.json'}: its hash is {found.sha256[:16]}…, but {self.checkpoint.name} was "
+                f"trained with {str(expected)[:16]}…; restore the original file"
+            )
+        return found
+
+    @cached_property
+    def model(self) -> Model:
+        """The weights to use: the moving average where the run keeps one."""
+        c = self.config
+        return Model(c.model, DTYPES[c.precision], device_of(c)).load(self.checkpoint.weights)
+
+    def stream(self, prompt: str = "", **options: Any) -> Iterator[Piece]:
+        """Generate piece by piece; options as in `generate`. Each piece has the new text and its surprise in bits."""
+        return _generate(self.model, self.tokenizer, prompt, Request.of(**options))
+
+    def generate(self, prompt: str = "", **options: Any) -> str:
+        """Continue `prompt`; returns the new text.
+
+        Options: max_tokens=200, temperature=0.8 (0 takes the likeliest), top_k, top_p, min_p, repetition_penalty,
+        seed, stop (list of strings to stop before), past_context ("stop" or "slide").
+        """
+        return "".join(piece.text for piece in self.stream(prompt, **options))
+
+    def evaluate(self, data: Source | Sequence[Source] | None = None, **options: Any) -> Score:
+        """Score text: loss in nats a token, perplexity, bits per byte, accuracy. Without data: the validation part."""
+        return evaluate(self, data, **options)
+
+
+def load(path: Source, which: str = "latest", device: str = "auto") -> Run:
+    """Open a run directory."""
+    return Run(path, which, device)
+
+
+def train(
+    data: Source | Sequence[Source] | None = None,
+    *,
+    run: Source | None = None,
+    preset: str | None = None,
+    out: Source | None = None,
+    resume: bool = False,
+    set: Mapping[str, Any] | Sequence[str] = (),
+    quiet: bool = False,
+) -> Run:
+    """Train a model and return its run.
+
+    data: files, folders, globs, "-" (standard input) or a named corpus; None when the run file says it.
+    run: a run file (TOML).  preset: nano, small, seed, medium, large or gpt2.  out: the run directory
+    (default: runs/ and the data's name).  resume: continue what is in `out`.
+    set: settings by dotted name, {"train.steps": 1000}.  quiet: show nothing.
+
+    >>> run = cllm.train("book.txt", preset="nano", out="runs/book")  # doctest: +SKIP
+    >>> print(run.generate("It was"))  # doctest: +SKIP
+    """
+    paths = [data] if isinstance(data, (str, Path)) else list(data or [])
+    overrides: list[tuple[str, Any]] = [("data.path", [str(path) for path in paths])] if paths else []
+    given = set.items() if isinstance(set, Mapping) else [settings.split_setting(text) for text in set]
+    asked = dict(overrides) | dict(given)
+    if out is None and run is None and not paths:
+        raise RunError("train: no text given. Say what to train on: cllm train book.txt, or --run FILE.toml")
+    run_dir = Path(out) if out is not None else Path("runs") / _name(paths, run)
+    base: dict[str, Any] = {}
+    if resume and (run_dir / RUN_FILE).exists() and checkpoint.list_checkpoints(run_dir):
+        base = settings.read_toml(run_dir / RUN_FILE)
+    config = settings.load(run, preset=preset, overrides=asked, base=base)
+    with display_for(run_dir, quiet=quiet) as display:
+        outcome = _train(config, run_dir, resume=resume, display=display)
+        display.end(outcome)
+    found = Run(run_dir)
+    found.outcome = outcome
+    return found
+
+
+def evaluate(
+    run: Run | Source,
+    data: Source | Sequence[Source] | None = None,
+    *,
+    batch: int = 16,
+    progress: Callable[[int, int], None] | None = None,
+) -> Score:
+    """Score text with a run; without data, its validation part. Every token is a target exactly once.
+
+    Rows are as long as in training. Raises DataError for text that cannot be used.
+    """
+    run = run if isinstance(run, Run) else Run(run)
+    c = run.config
+    with tempfile.TemporaryDirectory(prefix="cllm-eval-") as folder:
+        if data is None:
+            shard = open_prepared(run.path / DATA_FOLDER).val
+            if shard is None:
+                raise RunError(f"{run.path}: the run has no validation part; say what to evaluate on")
+        else:
+            paths = [data] if isinstance(data, (str, Path)) else list(data)
+            tokenizer = run.path / TOKENIZER_FILE
+            shard = prepare([str(path) for path in paths], folder, tokenizer=tokenizer, val_fraction=0.0).train
+        sequence = c.train.sequence or c.model.context
+        rows = SequentialRows(shard, sequence, pack=c.data.pack)
+        step = Step(
+            run.model,
+            min(batch, len(rows)),
+            sequence,
+            document_mask=c.data.document_mask,
+            gradients=False,
+        )
+        lengths = run.tokenizer.byte_lengths if shard.lossless else None
+        return score(step, run.model, rows, lengths, progress=progress)
+
+
+def plan(run: Source | None = None, *, preset: str | None = None, set: Mapping[str, Any] | Sequence[str] = ()) -> Size:
+    """Parameters, bytes by part and FLOPs a token of a configuration, without training it."""
+    given = set if isinstance(set, Mapping) else dict(settings.split_setting(text) for text in set)
+    return size(settings.load(run, preset=preset, overrides=given))
+
+
+def _name(paths: Sequence[Source], run: Source | None) -> str:
+    first = str(run) if run is not None else str(paths[0])
+    stem = Path(first).name.split(".")[0].strip("*?[]")
+    return stem if stem and stem != "-" else "stdin" if first == "-" else "text"
+
+
+def generate(run: Run | Source, prompt: str = "", **options: Any) -> str:
+    """Continue `prompt` with a run; options as in `Run.generate`."""
+    return (run if isinstance(run, Run) else Run(run)).generate(prompt, **options)

@@ -1,0 +1,105 @@
+"""`cllm info`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+
+def info(
+    run: Path | None = None,
+    /,
+    *,
+    preset: str | None = None,
+    set: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    settings: bool = False,
+    json: bool = False,
+) -> int:
+    """What a model or a run is: parameters, memory by part, FLOPs per token.
+
+    The memory is what training allocates, counted by the allocation itself.
+
+    Examples:
+
+      cllm info --preset seed
+
+      cllm info runs/book --json
+
+    Parameters
+    ----------
+    run: Path
+        A run directory or a run file (TOML).
+    preset: str
+        nano, small, seed, medium, large or gpt2.
+    set: list[str]
+        One setting, as in --set train.batch=8; may be repeated.
+    settings: bool
+        List every setting with its value instead.
+    json: bool
+        Print one JSON object.
+    """
+    from cllm import config as configuration
+
+    file = run / "run.toml" if run is not None and run.is_dir() else run
+    if run is not None and run.is_dir():
+        from cllm.training.run import read_run_file
+
+        read_run_file(run)
+    config = configuration.load(file, preset=preset, overrides=set or ())
+    if settings:
+        print(configuration.to_toml(config), end="")
+        return 0
+    from cllm.training.plan import size
+
+    measured = size(config)
+    facts: dict[str, Any] = {
+        "preset": config.preset,
+        "model": configuration.to_dict(config)["model"],
+        "batch": config.train.batch,
+        "sequence": config.train.sequence,
+        "precision": config.precision,
+        "parameters": measured.parameters,
+        "bytes": measured.bytes_by_part,
+        "bytes_total": measured.total_bytes,
+        "flops_per_token": measured.flops_per_token,
+    }
+    if run is not None and run.is_dir():
+        facts |= _of_run(run)
+    if json:
+        import msgspec
+
+        print(msgspec.json.encode(facts).decode())
+        return 0
+    m = config.model
+    print(f"{config.preset}: {m.layers} layers, width {m.width}, {m.heads} heads, feed-forward {m.ff}, ", end="")
+    print(f"vocabulary {m.vocab}, context {m.context}")
+    print(f"parameters          {measured.parameters:,}")
+    print(f"FLOPs per token     {measured.flops_per_token:,} (forward and backward, T = {config.train.sequence})")
+    print(f"memory of training  {_mb(measured.total_bytes)}  (batch {config.train.batch}, {config.precision})")
+    for part, count in measured.bytes_by_part.items():
+        print(f"  {part:<18}{_mb(count)}")
+    for key in ("checkpoint", "step", "tokens", "kernels"):
+        if key in facts:
+            print(f"{key:<20}{facts[key]}")
+    return 0
+
+
+def _of_run(run: Path) -> dict[str, Any]:
+    from cllm.engine.dispatch import select
+    from cllm.errors import RunError
+    from cllm.training import checkpoint
+    from cllm.training.run import read_run_file
+    from cllm.training.state import DTYPES
+
+    kernels = select(DTYPES[read_run_file(run).precision]).name
+    try:
+        found = checkpoint.load(run, with_state=False)
+    except RunError as error:
+        return {"checkpoint": f"none ({error})", "kernels": kernels}
+    return {"checkpoint": found.name, "step": found.step, "tokens": found.meta["tokens"], "kernels": kernels}
+
+
+def _mb(count: int) -> str:
+    return f"{count / 1e6:10.1f} MB"

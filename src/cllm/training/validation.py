@@ -1,0 +1,97 @@
+"""Scoring validation rows: loss, bits per byte, accuracy. Used while training and by `cllm eval`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+import torch
+
+from cllm.data.stream import SequentialRows, bytes_of_targets
+from cllm.model.batch import Batch
+from cllm.model.model import Model
+from cllm.model.step import Step
+
+TOP = 5
+
+
+@dataclass(frozen=True)
+class Score:
+    """Sums over the valid targets scored. `bytes`: UTF-8 bytes of text they stand for (None: the tokenizer loses some).
+
+    loss in nats a token; bits_per_byte = total nats / (ln 2 · bytes).
+    """
+
+    nats: float
+    targets: int
+    bytes: int | None
+    correct: int
+    in_top: int
+
+    @property
+    def loss(self) -> float:
+        return self.nats / max(self.targets, 1)
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.loss) if self.loss < 700 else math.inf
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        return self.nats / (math.log(2) * self.bytes) if self.bytes else None
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / max(self.targets, 1)
+
+    @property
+    def top_accuracy(self) -> float:
+        return self.in_top / max(self.targets, 1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures, JSON-able."""
+        return {
+            "loss": self.loss,
+            "perplexity": self.perplexity,
+            "bits_per_byte": self.bits_per_byte,
+            "accuracy": self.accuracy,
+            f"top{TOP}_accuracy": self.top_accuracy,
+            "targets": self.targets,
+            "bytes": self.bytes,
+        }
+
+
+def score(
+    step: Step,
+    model: Model,
+    rows: SequentialRows,
+    byte_lengths_V: npt.NDArray[Any] | None,
+    *,
+    limit: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Score:
+    """Score all rows, or about `limit` of them in batches spread evenly over the whole (the same ones every time).
+
+    step: its buffers and kernels are used; model: the weights, which may be a moving average.
+    byte_lengths_V: bytes each token stands for, or None.  progress: called with (rows done, rows in all).
+    """
+    batches = -(-len(rows) // step.batch)
+    wanted = batches if limit is None else min(batches, max(1, -(-limit // step.batch)))
+    nats, targets, size, correct, in_top = 0.0, 0, 0, 0, 0
+    for i in range(wanted):
+        at = (i * batches // wanted) * step.batch
+        part = rows.rows(at, step.batch)
+        result = step.evaluate(Batch(torch.from_numpy(part.tokens_BT1), torch.from_numpy(part.documents_BT1)), model)
+        valid = result.targets_BT >= 0
+        nats += float(result.losses_BT.sum(dtype=torch.float64))
+        targets += int(valid.sum())
+        correct += int(((result.ranks_BT == 0) & valid).sum())
+        in_top += int(((result.ranks_BT < TOP) & valid).sum())
+        if byte_lengths_V is not None:
+            size += bytes_of_targets(part, byte_lengths_V, document_mask=step.document_mask)
+        if progress:
+            progress(i + 1, wanted)
+    return Score(nats, targets, size if byte_lengths_V is not None else None, correct, in_top)
