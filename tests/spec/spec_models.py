@@ -2,12 +2,46 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from cllm.spec import Batch, Model
 from cllm.spec.philox import kept
+
+FIVE = np.array([4, 0, 2, 2, 1])
+KEEP = np.arange(15).reshape(3, 5) % 3 != 1
+
+# name → (shapes of the operands, the primitive's other arguments); operands are drawn from (0.2, 1.2)
+CASES = {
+    "t": ([(3, 5)], ()),
+    "mm": ([(3, 5), (5, 2)], ()),
+    "add": ([(3, 5), (1, 5)], ()),
+    "sub": ([(3, 5), (3, 1)], ()),
+    "mul": ([(1, 1), (3, 5)], ()),
+    "neg": ([(3, 5)], ()),
+    "sq": ([(3, 5)], ()),
+    "scale": ([(3, 5)], (Fraction(-2, 7),)),
+    "plus": ([(3, 5)], (Fraction(1, 3),)),
+    "rowsum": ([(3, 5)], ()),
+    "colsum": ([(3, 5)], ()),
+    "spread": ([(1, 5)], ((3, 5),)),
+    "exp": ([(3, 5)], ()),
+    "log": ([(3, 5)], ()),
+    "recip": ([(3, 5)], ()),
+    "rsqrt": ([(3, 5)], ()),
+    "sqrt": ([(3, 5)], ()),
+    "tanh": ([(3, 5)], ()),
+    "erf": ([(3, 5)], ()),
+    "cut": ([(3, 5)], ((1, 2), (2, 2))),
+    "gather": ([(5, 2)], (FIVE[:4],)),
+    "scatter_rows": ([(5, 2)], (FIVE, 6)),
+    "mask": ([(3, 5)], (KEEP,)),
+    "pick": ([(5, 6)], (FIVE,)),
+    "place": ([(5, 1)], (FIVE, 6)),
+}
 
 
 def random_params(layers, width, ff, vocab, positions, *, seed=0, tied=True, scale=0.2, learned=True):
@@ -74,7 +108,7 @@ def torch_loss(params, batch: Batch, model: Model):
         keep = np.stack(
             [
                 kept(
-                    _fraction(drop_p), (batch.seed, batch.step), layer=layer, site=site,
+                    Fraction(drop_p), (batch.seed, batch.step), layer=layer, site=site,
                     row=batch.first_row + b, head=0, positions=T, channels=D,
                 )
                 for b in range(B)
@@ -96,7 +130,7 @@ def torch_loss(params, batch: Batch, model: Model):
                 [
                     [
                         kept(
-                            _fraction(drop_p), (batch.seed, batch.step), layer=i, site=1,
+                            Fraction(drop_p), (batch.seed, batch.step), layer=i, site=1,
                             row=batch.first_row + b, head=h, positions=T, channels=T,
                         )
                         for h in range(H)
@@ -119,12 +153,6 @@ def torch_loss(params, batch: Batch, model: Model):
     return F.cross_entropy(
         logits.reshape(B * T, -1), targets.reshape(-1), ignore_index=-100, label_smoothing=model.label_smoothing
     )
-
-
-def _fraction(p):
-    from fractions import Fraction
-
-    return Fraction(p)
 
 
 def torch_gradients(params, batch, model):

@@ -10,43 +10,13 @@ import pytest
 from flint import arb, fmpq
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spec_models import CASES
 
 from cllm.spec import BallArray, Balls, Float64, pullback
 from cllm.spec.balls import working
 from cllm.spec.tape import RULES, Rule
 
 S = Balls()
-FIVE = np.array([4, 0, 2, 2, 1])
-KEEP = np.arange(15).reshape(3, 5) % 3 != 1
-
-# name → (shapes of the operands, the primitive's other arguments); operands are drawn from (0.2, 1.2)
-CASES = {
-    "t": ([(3, 5)], ()),
-    "mm": ([(3, 5), (5, 2)], ()),
-    "add": ([(3, 5), (1, 5)], ()),
-    "sub": ([(3, 5), (3, 1)], ()),
-    "mul": ([(1, 1), (3, 5)], ()),
-    "neg": ([(3, 5)], ()),
-    "sq": ([(3, 5)], ()),
-    "scale": ([(3, 5)], (Fraction(-2, 7),)),
-    "plus": ([(3, 5)], (Fraction(1, 3),)),
-    "rowsum": ([(3, 5)], ()),
-    "colsum": ([(3, 5)], ()),
-    "spread": ([(1, 5)], ((3, 5),)),
-    "exp": ([(3, 5)], ()),
-    "log": ([(3, 5)], ()),
-    "recip": ([(3, 5)], ()),
-    "rsqrt": ([(3, 5)], ()),
-    "sqrt": ([(3, 5)], ()),
-    "tanh": ([(3, 5)], ()),
-    "erf": ([(3, 5)], ()),
-    "cut": ([(3, 5)], ((1, 2), (2, 2))),
-    "gather": ([(5, 2)], (FIVE[:4],)),
-    "scatter_rows": ([(5, 2)], (FIVE, 6)),
-    "mask": ([(3, 5)], (KEEP,)),
-    "pick": ([(5, 6)], (FIVE,)),
-    "place": ([(5, 1)], (FIVE, 6)),
-}
 
 
 def lift_random(shape, seed):

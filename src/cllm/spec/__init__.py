@@ -9,13 +9,14 @@ from cllm.spec.batch import Batch
 from cllm.spec.floats import Float64
 from cllm.spec.gpt import Model, loss
 from cllm.spec.gradient import Enclosure, Gradient, distance, enclose
+from cllm.spec.intervals import Interval, Intervals
 from cllm.spec.ops import OPS, Op
 from cllm.spec.optimiser import AdamW, adamw, clip_scale, decays, global_norm, sgd
 from cllm.spec.system import Named, System
 from cllm.spec.tape import Leaves, Tape, pullback, recording
 
 __all__ = [
-    "OPS", "AdamW", "BallArray", "Balls", "Batch", "Enclosure", "Float64", "Gradient", "Leaves", "Model", "Named",
+    "OPS", "AdamW", "BallArray", "Balls", "Batch", "Enclosure", "Float64", "Gradient", "Interval", "Intervals", "Leaves", "Model", "Named",
     "Op", "System", "Tape", "adamw", "clip_scale", "decays", "distance", "enclose", "global_norm", "loss", "pullback",
     "recording", "sgd",
 ]  # fmt: skip
