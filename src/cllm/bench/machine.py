@@ -1,0 +1,217 @@
+"""What a figure was measured on: the machine's description and its measured limits.
+
+A limit here is the best that a good library reaches on this machine in the same minutes: the fastest
+`torch.mm` over several shapes, and the memory's speed over arrays far larger than the caches.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cllm.bench.measure import interleave
+from cllm.errors import UsageError
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
+# rows × inner × columns: squares, and the shapes of a transformer's layers (tall activations)
+SHAPES = (
+    (512, 512, 512),
+    (1024, 1024, 1024),
+    (2048, 2048, 2048),
+    (2048, 512, 2048),
+    (2048, 2048, 512),
+    (4096, 1024, 1024),
+)
+_TELLING = ("sse4_2", "avx", "f16c", "fma", "avx2", "avx_vnni", "avx512f", "avx512dq", "avx512bw", "avx512vl",
+            "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16",
+            "asimd", "asimddp", "asimdhp", "bf16", "i8mm", "sve", "sve2", "sme")  # fmt: skip
+
+
+def describe() -> dict[str, Any]:
+    """The machine and the libraries, JSON-able: goes into every saved result."""
+    return {
+        "cpu": cpu_name(),
+        "cores": usable_cores(),
+        "cores_online": os.cpu_count(),
+        "instructions": instructions(),
+        "torch_path": torch.backends.cpu.get_cpu_capability(),
+        "memory_gb": _memory_gb(),
+        "gpus": [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())],
+        "system": f"{platform.system()} {platform.release()}",
+        "threads": torch.get_num_threads(),
+        "allocator": _allocator(),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python, cllm and what the arithmetic rests on."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    for package in ("cllm", "numpy", "python-flint"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def cpu_name() -> str:
+    """The processor's name as the system tells it."""
+    for line in _lines("/proc/cpuinfo"):
+        key, _, value = line.partition(":")
+        if key.strip() in ("model name", "Model", "Hardware") and value.strip():
+            return value.strip()
+    if sys.platform == "darwin":
+        import subprocess
+
+        done = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False)
+        if done.stdout.strip():
+            return done.stdout.strip()
+    return platform.processor() or platform.machine()
+
+
+def instructions() -> list[str]:
+    """The vector and matrix instruction sets that matter here, of those the processor reports."""
+    for line in _lines("/proc/cpuinfo"):
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            have = set(value.split())
+            return [name for name in _TELLING if name in have]
+    return []
+
+
+def usable_cores() -> int:
+    """Cores this process may run on (its affinity), not those the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def rss_bytes() -> int | None:
+    """Memory resident now, bytes (Linux)."""
+    lines = _lines("/proc/self/statm")
+    return int(lines[0].split()[1]) * os.sysconf("SC_PAGE_SIZE") if lines else None
+
+
+def peak_rss_bytes() -> int | None:
+    """The largest resident memory this process has had, bytes; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else 1024 * peak)
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """The best over shapes of the median time: flops a second, at which shape (m, k, n), with what spread."""
+
+    flops: float
+    shape: tuple[int, int, int]
+    spread: float
+
+    @property
+    def gflops(self) -> float:
+        return self.flops / 1e9
+
+
+def gemm_peak(
+    precision: str,
+    *,
+    device: str = "cpu",
+    shapes: tuple[tuple[int, int, int], ...] = SHAPES,
+    rounds: int = 5,
+    longest_s: float = 0.5,
+) -> Peak:
+    """The fastest C = A·B by `torch.mm` into a given buffer, shapes interleaved; 2·m·k·n flops each.
+
+    precision: fp32, bf16 or fp64. Shapes that would take over `longest_s` a call, going by the first shape's
+    rate (a processor without bf16 instructions), are left out.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"gemm_peak: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+    sync = torch.cuda.synchronize if device.startswith("cuda") else None
+    calls: dict[str, Callable[[], object]] = {}
+    flops: dict[str, tuple[float, tuple[int, int, int]]] = {}
+    rate = 0.0
+    for shape in shapes:
+        m, k, n = shape
+        work = 2.0 * m * k * n
+        if rate and work / rate > longest_s:
+            continue
+        call = _product(m, k, n, PRECISIONS[precision], device)
+        name = f"{m}×{k}×{n}"
+        if not rate:
+            rate = work / interleave({name: call}, rounds=1, warmup=2, sync=sync)[name].median_s
+        calls[name], flops[name] = call, (work, shape)
+    timings = interleave(calls, rounds, warmup=2, sync=sync, least_s=0.02)
+    best = max(calls, key=lambda name: flops[name][0] / timings[name].median_s)
+    return Peak(flops[best][0] / timings[best].median_s, flops[best][1], timings[best].spread)
+
+
+def _product(m: int, k: int, n: int, dtype: torch.dtype, device: str) -> Callable[[], object]:
+    # Values of both signs that stay finite; their time does not depend on them.
+    a = torch.randn(m, k, dtype=torch.float32, device=device).to(dtype)
+    b = torch.randn(k, n, dtype=torch.float32, device=device).to(dtype)
+    c = torch.empty(m, n, dtype=dtype, device=device)
+    return lambda: torch.mm(a, b, out=c)
+
+
+@dataclass(frozen=True, slots=True)
+class Bandwidth:
+    """Bytes a second: read (a sum over a large array), copy (reads and writes counted each)."""
+
+    read: float
+    copy: float
+    spread: float
+
+
+def memory_bandwidth(*, device: str = "cpu", bytes_each: int = 1 << 28, rounds: int = 5) -> Bandwidth:
+    """The memory's speed over arrays of `bytes_each` (256 MB: far above any cache in reach), all threads."""
+    sync = torch.cuda.synchronize if device.startswith("cuda") else None
+    source = torch.ones(bytes_each // 4, dtype=torch.float32, device=device)
+    target = torch.empty_like(source)
+    timings = interleave({"read": source.sum, "copy": lambda: target.copy_(source)}, rounds, warmup=1, sync=sync)
+    size = source.numel() * 4
+    return Bandwidth(size / timings["read"].median_s, 2 * size / timings["copy"].median_s, timings["read"].spread)
+
+
+def limits(*, device: str = "cpu", rounds: int = 3) -> dict[str, float]:
+    """The machine's measured limits for a table's facts: `fp32_gflops`, `bf16_gflops`, `fp64_gflops`, `read_gb_s`,
+    `copy_gb_s`. Takes some ten seconds; measure beside what is compared with them."""
+    found = {f"{name}_gflops": gemm_peak(name, device=device, rounds=rounds).gflops for name in PRECISIONS}
+    memory = memory_bandwidth(device=device, rounds=rounds)
+    return {**found, "read_gb_s": memory.read / 1e9, "copy_gb_s": memory.copy / 1e9}
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _allocator() -> str:
+    """A preloaded allocator changes what a step costs, so it is part of the machine."""
+    loaded = {Path(line.split()[-1]).name for line in _lines("/proc/self/maps") if line.count(" ") > 4}
+    for known in ("tcmalloc", "jemalloc", "mimalloc"):
+        if any(known in name for name in loaded):
+            return known
+    return "system"

@@ -1,0 +1,78 @@
+"""The description is true where it can be checked; the limits are counted right."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from cllm.bench import machine, measure
+from cllm.errors import UsageError
+
+
+def test_the_description_is_json_and_says_what_runs() -> None:
+    found = json.loads(json.dumps(machine.describe(), allow_nan=False))
+    assert found["cpu"] and found["threads"] == torch.get_num_threads()
+    assert 1 <= found["cores"] <= found["cores_online"] == os.cpu_count()
+    assert found["versions"]["torch"] == torch.__version__ and found["versions"]["numpy"][0].isdigit()
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="needs /proc")
+def test_instructions_are_the_processors() -> None:
+    words = set(Path("/proc/cpuinfo").read_text().split())
+    found = machine.instructions()
+    assert found and set(found) <= words
+    assert machine.cpu_name() in Path("/proc/cpuinfo").read_text()
+
+
+def test_resident_memory_follows_an_allocation() -> None:
+    before = machine.rss_bytes()
+    if before is None:
+        pytest.skip("the system does not tell")
+    held = torch.ones(16 << 20)  # 64 MB, touched
+    after, peak = machine.rss_bytes(), machine.peak_rss_bytes()
+    assert after is not None and peak is not None
+    assert 48 << 20 < after - before < 96 << 20 and peak >= after - (1 << 20)
+    del held
+
+
+def test_the_peak_is_the_best_shape_by_counted_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock that charges each product 1 s + 1 ns a flop, rates are known exactly."""
+    now = [0.0]
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
+
+    def product(m: int, k: int, n: int, dtype: torch.dtype, device: str):
+        def call() -> None:
+            now[0] += 1.0 + 2e-9 * m * k * n
+
+        return call
+
+    monkeypatch.setattr(machine, "_product", product)
+    peak = machine.gemm_peak("fp32", shapes=((10, 10, 10), (1000, 1000, 500), (100, 100, 100)), longest_s=1e9)
+    assert peak.shape == (1000, 1000, 500) and peak.flops == pytest.approx(1e9 / 2) and peak.spread == 0
+    assert peak.gflops == pytest.approx(0.5)
+    slow = machine.gemm_peak("bf16", shapes=((10, 10, 10), (1000, 1000, 500)), longest_s=100.0)
+    assert slow.shape == (10, 10, 10), "too slow by the first shape's rate: left out"
+
+
+def test_bandwidth_counts_reads_and_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    timing = measure.Timing(0.5, 0.0, (0.5,))
+    monkeypatch.setattr(machine, "interleave", lambda candidates, *a, **k: dict.fromkeys(candidates, timing))
+    found = machine.memory_bandwidth(bytes_each=1 << 20)
+    assert found.read == 2 * (1 << 20) and found.copy == 4 * (1 << 20)
+
+
+@pytest.mark.parametrize("precision", machine.PRECISIONS)
+def test_a_real_small_measurement(precision: str) -> None:
+    peak = machine.gemm_peak(precision, shapes=((64, 64, 64), (128, 128, 128)), rounds=2)
+    assert peak.shape in ((64, 64, 64), (128, 128, 128)) and 1e6 < peak.flops < 1e16
+    found = machine.memory_bandwidth(bytes_each=1 << 22, rounds=2)
+    assert 1e7 < found.read < 1e14 and 1e7 < found.copy < 1e14
+
+
+def test_unknown_precision() -> None:
+    with pytest.raises(UsageError, match=r"expected one of fp32, bf16, fp64, got 'fp8'"):
+        machine.gemm_peak("fp8")
