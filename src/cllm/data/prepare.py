@@ -1,0 +1,352 @@
+"""Preparing data: sources → split → tokenizer → two shards, in one folder that appears all at once."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+
+from cllm.data.documents import Document, Scan, scan
+from cllm.data.record import read_bytes, read_record, write_record
+from cllm.data.shard import Shard, ShardRecord, ShardWriter
+from cllm.data.sources import find_sources
+from cllm.data.split import Split, split
+from cllm.errors import CorruptError, DataError, RunError
+from cllm.text import Tokenizer, train_tokenizer
+from cllm.text.training import KINDS
+
+VERSION: Final = 1
+RECORD: Final = "prepared.json"
+TOKENIZER: Final = "tokenizer.json"
+
+Progress = Callable[[str, int, int], None]
+"""progress(stage, bytes done, bytes in all); the stages are "scan", "tokenizer" and "encode"."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What, together with the texts, decides every byte of the shards."""
+
+    tokenizer: str
+    """bpe, char, word, or the SHA-256 of the tokenizer.json that was given"""
+    vocab_size: int | None
+    """asked for; None with a given tokenizer"""
+    val_fraction: float
+    seed: int
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One document as it was read."""
+
+    name: str
+    bytes: int
+    sha256: str
+    part: str
+    """train, val, or both for a single document cut in two"""
+
+
+class PreparedRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The content of `prepared.json`."""
+
+    format: str = "cllm prepared data"
+    version: int = VERSION
+    settings: Settings
+    sources: list[Source]
+    notes: list[str]
+    tokenizer_sha256: str
+    train_sha256: str
+    val_sha256: str | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data ready for training: `train` and `val` shards (`val` is None where no validation was asked for),
+    their `tokenizer`, and what was read. `notes` are sentences for the user: every fallback that was
+    taken."""
+
+    folder: Path
+    train: Shard
+    val: Shard | None
+    tokenizer: Tokenizer
+    record: PreparedRecord
+    reused: bool = False
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know: fallbacks, left-out files, unknown characters."""
+        return tuple(self.record.notes)
+
+    @property
+    def statistics(self) -> dict[str, dict[str, int | float | bool]]:
+        """Figures of each part ("train", "val"): documents, bytes, characters, tokens, unknown, lossless,
+        bytes_per_token."""
+        parts = {"train": self.train, "val": self.val}
+        return {name: _figures(shard.record) for name, shard in parts.items() if shard is not None}
+
+
+def prepare(
+    paths: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
+    out_dir: str | os.PathLike[str],
+    *,
+    tokenizer: str | os.PathLike[str] = "bpe",
+    vocab_size: int = 1000,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    progress: Progress | None = None,
+    stdin: BinaryIO | None = None,
+) -> Prepared:
+    """Reads the text that `paths` name (see `find_sources`), splits it, trains or loads the tokenizer, and
+    writes the shards to the folder `out_dir` (a run's is RUN/data).
+
+    `tokenizer`: "bpe", "char" or "word" to train one with at most `vocab_size` tokens on the training part
+    alone, or the path of a tokenizer.json. The folder appears complete or not at all. A folder that already
+    holds the same texts prepared with the same settings is checked (all hashes) and used again; one with
+    other texts or settings is never overwritten. The shards are a function of the texts, their order and the
+    settings.
+
+    Raises DataError (text that cannot be used), ConfigError (settings), MissingExtraError (a named corpus),
+    RunError (the folder), CorruptError (an existing folder that is damaged).
+    """
+    if isinstance(paths, (str, os.PathLike)):
+        paths = [paths]
+    out = Path(out_dir)
+    given = None if str(tokenizer) in KINDS else _given(tokenizer)
+    settings = Settings(
+        tokenizer=str(tokenizer) if given is None else given.sha256,
+        vocab_size=vocab_size if given is None else None,
+        val_fraction=float(val_fraction),
+        seed=seed,
+    )
+    work = out.parent / f".{out.name}.preparing-{os.getpid()}"
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(out)
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        spool = work / "spool"
+        spool.mkdir()
+        sources = find_sources(paths, spool, stdin)
+        scans = _scan_all(sources.documents, progress)
+        parts = split(sources.documents, val_fraction, seed)
+        listed = _listed(sources.documents, scans, parts)
+        if (out / RECORD).exists():
+            return _reuse(out, settings, listed)
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise RunError(f"{out}: it exists and holds something else than prepared data; choose another folder")
+        notes = [*sources.notes, *_remarks(scans), *parts.notes]
+        chosen = given if given is not None else _train(settings, parts, progress)
+        notes += chosen.notes
+        chosen.save(work / TOKENIZER)
+        hashes = _encode(work, chosen, parts, dict(zip(sources.documents, scans, strict=True)), notes, progress)
+        shutil.rmtree(spool)
+        write_record(
+            work / RECORD,
+            PreparedRecord(
+                settings=settings,
+                sources=listed,
+                notes=notes,
+                tokenizer_sha256=chosen.sha256,
+                train_sha256=hashes["train"],
+                val_sha256=hashes.get("val"),
+            ),
+        )
+        _publish(work, out)
+    except OSError as e:
+        hint = "; free some space" if e.errno == errno.ENOSPC else ""
+        raise RunError(f"{e.filename or out}: cannot write the prepared data: {e.strerror}{hint}") from e
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return open_prepared(out, verify=False)
+
+
+def open_prepared(folder: str | os.PathLike[str], *, verify: bool = True) -> Prepared:
+    """The prepared data in `folder`. With `verify` every byte is hashed and compared; without it, only
+    records, headers, lengths and the tokenizer are. Raises RunError (nothing there, another version) or
+    CorruptError."""
+    folder = Path(folder)
+    if not (folder / RECORD).is_file():
+        raise RunError(f"{folder}: no prepared data here ({RECORD} is missing); prepare it first")
+    record, _ = read_record(folder / RECORD, PreparedRecord, VERSION)
+    content = read_bytes(folder / TOKENIZER)
+    if hashlib.sha256(content).hexdigest() != record.tokenizer_sha256:
+        raise CorruptError(f"{folder / TOKENIZER}: it is not the tokenizer with which the data was prepared")
+    tokenizer = Tokenizer(content, name=str(folder / TOKENIZER))
+    shards: dict[str, Shard] = {}
+    for name, expected in (("train", record.train_sha256), ("val", record.val_sha256)):
+        if expected is None:
+            continue
+        shard = Shard(folder, name, verify=verify)
+        if shard.sha256 != expected or shard.record.tokenizer_sha256 != tokenizer.sha256:
+            raise CorruptError(f"{folder / name}.json: it does not belong to this folder's {RECORD}")
+        shards[name] = shard
+    return Prepared(folder, shards["train"], shards.get("val"), tokenizer, record)
+
+
+def _given(tokenizer: str | os.PathLike[str]) -> Tokenizer:
+    if not Path(tokenizer).is_file():
+        raise DataError(
+            f'tokenizer: expected bpe, char, word or the path of a tokenizer.json, got "{os.fspath(tokenizer)}", '
+            "which is not a file"
+        )
+    return Tokenizer.load(tokenizer)
+
+
+def _scan_all(documents: Sequence[Document], progress: Progress | None) -> list[Scan]:
+    report = _Report("scan", documents, progress)
+    return [scan(d, report) for d in documents]
+
+
+def _listed(documents: Sequence[Document], scans: Sequence[Scan], parts: Split) -> list[Source]:
+    """The record of the documents. A single document that is cut has its head in one part and tail in the
+    other."""
+    train, val = set(parts.train), set(parts.val)
+    return [
+        Source(
+            name=d.name,
+            bytes=s.bytes,
+            sha256=s.sha256,
+            part="train" if d in train else "val" if d in val else "both",
+        )
+        for d, s in zip(documents, scans, strict=True)
+    ]
+
+
+def _remarks(scans: Sequence[Scan]) -> list[str]:
+    crlf = sum(s.crlf for s in scans)
+    return [f"the text has {crlf} Windows line ends (CRLF); they are kept as they are"] if crlf else []
+
+
+def _train(settings: Settings, parts: Split, progress: Progress | None) -> Tokenizer:
+    report = _Report("tokenizer", parts.train, progress)
+
+    def texts() -> Iterator[str]:
+        for document in parts.train:
+            yield from document.pieces(lambda block: report(len(block)))
+
+    assert settings.vocab_size is not None
+    return train_tokenizer(settings.tokenizer, texts(), settings.vocab_size)
+
+
+def _encode(
+    folder: Path,
+    tokenizer: Tokenizer,
+    parts: Split,
+    scans: dict[Document, Scan],
+    notes: list[str],
+    progress: Progress | None,
+) -> dict[str, str]:
+    """Writes the shards; returns the hash of each. Checks that the files are still what `scan` read."""
+    report = _Report("encode", (*parts.train, *parts.val), progress)
+    whole = {d.path: (hashlib.sha256(), scans[d]) for d in scans}
+    hashes = {}
+    for name, documents in (("train", parts.train), ("val", parts.val)):
+        if not documents:
+            continue
+        writer = ShardWriter(folder, name, tokenizer)
+        try:
+            for document in documents:
+                digest = whole[document.path][0]
+
+                def seen(block: bytes, digest: hashlib._Hash = digest) -> None:
+                    digest.update(block)
+                    report(len(block))
+
+                writer.add(document.pieces(seen))
+            record, hashes[name] = writer.finish()
+        finally:
+            writer.close()
+        if record.unknown:
+            notes.append(
+                f"{record.unknown} of the {record.tokens} tokens of the {name} part are <unk>: what they stood for "
+                "is lost, so there are no bits per byte for it"
+            )
+        elif not record.lossless:
+            notes.append(f"the tokenizer does not give the {name} part back exactly: no bits per byte for it")
+    for path, (digest, seen_before) in whole.items():
+        if digest.hexdigest() != seen_before.sha256:
+            raise DataError(f"{path}: it changed while it was being read; try again")
+    return hashes
+
+
+def _reuse(out: Path, settings: Settings, listed: list[Source]) -> Prepared:
+    """The existing folder, if it is what would be made now; else RunError saying what differs."""
+    found = open_prepared(out)
+    record = found.record
+    differs = [
+        f"{name} was {getattr(record.settings, name)!r}, is {getattr(settings, name)!r}"
+        for name in settings.__struct_fields__
+        if getattr(record.settings, name) != getattr(settings, name)
+    ]
+    before, now = [s.sha256 for s in record.sources], [s.sha256 for s in listed]
+    if before != now:
+        changed = len(set(before) ^ set(now))
+        differs.append(
+            f"{changed} documents are new, changed or missing" if changed else "the documents are in another order"
+        )
+    if differs:
+        raise RunError(
+            f"{out}: it holds data prepared otherwise: {'; '.join(differs)}; choose another folder, or remove this one"
+        )
+    return replace(found, reused=True)
+
+
+def _publish(work: Path, out: Path) -> None:
+    """Makes the finished folder appear under its name, durably."""
+    for path in (*work.iterdir(), work):
+        _sync(path)
+    if out.is_dir():
+        out.rmdir()  # it is empty (checked)
+    work.rename(out)
+    _sync(out.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Removes what a killed process left of the same work."""
+    prefix = f".{out.name}.preparing-"
+    for path in out.parent.iterdir():
+        if path.name.startswith(prefix) and path.name.removeprefix(prefix).isdigit():
+            try:
+                os.kill(int(path.name.removeprefix(prefix)), 0)
+            except ProcessLookupError:
+                shutil.rmtree(path, ignore_errors=True)
+            except (OSError, OverflowError):
+                pass
+
+
+def _figures(record: ShardRecord) -> dict[str, int | float | bool]:
+    return {
+        "documents": record.documents,
+        "bytes": record.bytes,
+        "characters": record.characters,
+        "tokens": record.tokens,
+        "unknown": record.unknown,
+        "lossless": record.lossless,
+        "bytes_per_token": record.bytes / record.tokens,
+    }
+
+
+class _Report:
+    """Adds up the bytes of a stage for the progress callback."""
+
+    def __init__(self, stage: str, documents: Sequence[Document], progress: Progress | None) -> None:
+        self._stage, self._progress = stage, progress
+        self._done, self._total = 0, sum(d.size for d in documents)
+
+    def __call__(self, size: int) -> None:
+        self._done += size
+        if self._progress is not None:
+            self._progress(self._stage, self._done, self._total)
