@@ -1,0 +1,202 @@
+"""One check an op: the engine's forward and backward against autograd of the plain formula, within the a priori bound.
+
+Every check takes the engine's functions from a `Kernels` table, so that the mutation tests put a wrong formula through
+the very same check.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cllm.engine.attention import Blocks
+from cllm.engine.dispatch import Kernels
+from cllm.engine.dropout import Key
+from judges import bounds, plain_ops
+from judges.bounds import UNIT, Bounded, check
+from judges.philox_reference import attention_keep, hidden_keep
+
+DTYPES = (torch.float64, torch.float32)
+
+
+class Draw:
+    """Seeded operands in the working precision; `exact` lifts one to float64 as a leaf for autograd."""
+
+    def __init__(self, seed: int, dtype: torch.dtype) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self.dtype, self.u = dtype, UNIT[dtype]
+
+    def normal(self, *shape: int, scale: float = 1.0, shift: float = 0.0) -> Tensor:
+        drawn = torch.randn(shape, generator=self.generator, dtype=torch.float64) * scale + shift
+        return drawn.to(self.dtype)
+
+    def ints(self, high: int, *shape: int) -> Tensor:
+        return torch.randint(high, shape, generator=self.generator)
+
+    def bounded(self, *tensors: Tensor) -> list[Bounded]:
+        return [Bounded(x, self.u) for x in tensors]
+
+
+def exact(*tensors: Tensor) -> list[Tensor]:
+    return [x.double().clone().requires_grad_() for x in tensors]
+
+
+def grads(y: Tensor, dy: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(y, leaves, dy.double())
+
+
+def started(*shapes: tuple[int, ...], draw: Draw) -> tuple[list[Tensor], list[Tensor]]:
+    """Gradient buffers that already hold something, and a copy: weight gradients must accumulate."""
+    buffers = [draw.normal(*shape) for shape in shapes]
+    return buffers, [x.clone() for x in buffers]
+
+
+def added(start: Tensor, bound: Bounded) -> Bounded:
+    return Bounded(start, bound.u) + bound
+
+
+def check_linear(k: Kernels, dtype: torch.dtype, seed: int, n: int, i: int, o: int, bias: bool) -> None:
+    d = Draw(seed, dtype)
+    x, w, dy = d.normal(n, i), d.normal(o, i), d.normal(n, o)
+    b = d.normal(o) if bias else None
+    y, dx = torch.empty(n, o, dtype=dtype), torch.empty(n, i, dtype=dtype)
+    k.linear_forward(x, w, b, y)
+    (dw, db), (dw0, db0) = started((o, i), (o,), draw=d)
+    k.linear_backward_weight(dy, x, dw, db if bias else None)
+    k.linear_backward_input(dy, w, dx)
+    X, W, B = exact(x, w, b if b is not None else torch.zeros(o))
+    Y = plain_ops.linear(X, W, B if bias else None)
+    dX, dW = grads(Y, dy, X, W)
+    bx, bw, bdy = d.bounded(x, w, dy)
+    by = bounds.linear_forward(bx, bw, Bounded(b, d.u) if bias else None)
+    bdx, bdw, bdb = bounds.linear_backward(bdy, bx, bw)
+    check("y", y, Y.detach(), by)
+    check("dx", dx, dX, bdx)
+    check("dw", dw, dw0.double() + dW, added(dw0, bdw))
+    if bias:
+        check("db", db, db0.double() + grads(plain_ops.linear(X, W, B), dy, B)[0], added(db0, bdb))
+
+
+def check_embedding(
+    k: Kernels, dtype: torch.dtype, seed: int, b: int, t: int, width: int, vocab: int, restart: bool
+) -> None:
+    d = Draw(seed, dtype)
+    e, p, dx = d.normal(vocab, width), d.normal(t + 2, width), d.normal(b * t, width)
+    tokens = d.ints(vocab, b, t)
+    positions = d.ints(t, b, t) if restart else None
+    columns = (positions if restart else torch.arange(t).expand(b, t)).reshape(-1)
+    x = torch.empty(b * t, width, dtype=dtype)
+    k.embedding_forward(tokens, positions, e, p, x)
+    (de, dp), (de0, dp0) = started(e.shape, p.shape, draw=d)
+    k.embedding_backward(dx, tokens, positions, de, dp)
+    E, P = exact(e, p)
+    X = plain_ops.embedding(tokens.reshape(-1), columns, E, P)
+    dE, dP = grads(X, dx, E, P)
+    be, bp, bdx = d.bounded(e, p, dx)
+    check("x", x, X.detach(), bounds.embedding_forward(tokens.reshape(-1), columns, be, bp))
+    check("de", de, de0.double() + dE, added(de0, bounds.scatter(bdx, tokens.reshape(-1), vocab)))
+    check("dp", dp, dp0.double() + dP, added(dp0, bounds.scatter(bdx, columns, t + 2)))
+
+
+def check_layernorm(k: Kernels, dtype: torch.dtype, seed: int, n: int, width: int, scale: float, shift: float) -> None:
+    d = Draw(seed, dtype)
+    x, dy = d.normal(n, width, scale=scale, shift=shift), d.normal(n, width)
+    g, b = d.normal(width, shift=1.0), d.normal(width)
+    y, mean, rstd = torch.empty_like(x), torch.empty(n, 1, dtype=dtype), torch.empty(n, 1, dtype=dtype)
+    k.layernorm_forward(x, g, b, y, mean, rstd)
+    (dx, dg, db), (dx0, dg0, db0) = started((n, width), (width,), (width,), draw=d)
+    k.layernorm_backward(dy.clone(), x, mean, rstd, g, dx, dg, db)
+    X, G, B = exact(x, g, b)
+    Y = plain_ops.layernorm(X, G, B)
+    dX, dG, dB = grads(Y, dy, X, G, B)
+    bx, bg, bb, bdy = d.bounded(x, g, b, dy)
+    by, bmean, brstd = bounds.layernorm_forward(bx, bg, bb)
+    bdx, bdg, bdb = bounds.layernorm_backward(bdy, bx, bmean, brstd, bg)
+    check("y", y, Y.detach(), by)
+    check("dx", dx, dx0.double() + dX, added(dx0, bdx))
+    check("dg", dg, dg0.double() + dG, added(dg0, bdg))
+    check("db", db, db0.double() + dB, added(db0, bdb))
+
+
+def check_gelu(k: Kernels, dtype: torch.dtype, seed: int, n: int, scale: float, form: str) -> None:
+    d = Draw(seed, dtype)
+    x, dy = d.normal(n, 3, scale=scale), d.normal(n, 3)
+    y, dx = torch.empty_like(x), dy.clone()
+    k.activation_forward(x, y)
+    k.activation_backward(x, dx)
+    (X,) = exact(x)
+    Y = plain_ops.gelu(X, form)
+    by, slope = bounds.gelu(Bounded(x, d.u), form)
+    check("y", y, Y.detach(), by)
+    check("dx", dx, grads(Y, dy, X)[0], Bounded(dy, d.u) * slope)
+
+
+def check_attention(
+    k: Kernels, dtype: torch.dtype, seed: int, b: int, h: int, t: int, width: int, documents: bool, p: float
+) -> None:
+    d = Draw(seed, dtype)
+    q, key, v, do = (d.normal(b, h, t, width) for _ in range(4))
+    rows = d.ints(2, b, t).cumsum(1) if documents else None
+    o, lse = torch.empty_like(q), torch.empty(b, h, t, dtype=dtype)
+    dq, dk, dv = (d.normal(b, h, t, width) for _ in range(3))  # overwritten, so what they held must not matter
+    blocks = Blocks(b, h, t, t, backward=True, dtype=dtype, device="cpu")
+    dropout = (Key(seed, 3, first_row=2), p, 1) if p else None
+    k.attention_forward(q, key, v, o, lse, blocks, documents_BT=rows, dropout=dropout)
+    k.attention_backward(do, q, key, v, lse, dq, dk, dv, blocks, documents_BT=rows, dropout=dropout)
+    allowed = plain_ops.allowed_keys(rows, b, t)
+    keep = attention_keep(p, seed, 3, 2, 1, (b, h, t, t)) if p else None
+    Q, K, V = exact(q, key, v)
+    O = plain_ops.attention(Q, K, V, allowed, keep, p)
+    exact_grads = grads(O, do, Q, K, V)
+    bq, bk, bv, bdo = d.bounded(q, key, v, do)
+    everywhere = allowed.expand(b, h, t, t)
+    bo, blse = bounds.attention_forward(bq, bk, bv, everywhere, keep, p)
+    check("o", o, O.detach(), bo)
+    scores = (Q @ K.mT / width**0.5).masked_fill(~allowed, -torch.inf)
+    check("lse", lse.unsqueeze(3), torch.logsumexp(scores, 3, keepdim=True).detach(), blse)
+    found = bounds.attention_backward(bdo, bq, bk, bv, blse, everywhere, keep, p)
+    for name, got, want, bound in zip(("dq", "dk", "dv"), (dq, dk, dv), exact_grads, found, strict=True):
+        single = (allowed.sum(-1) == 1).expand(b, h, t)
+        if name == "dq":  # autograd's softmax leaves rounding noise where the engine gives exact zeros
+            want = want.masked_fill(single.unsqueeze(-1), 0.0)
+            assert not got[single].any(), "dq: a query that sees one key has gradient exactly 0"
+        check(name, got, want, bound)
+
+
+def check_cross_entropy(
+    k: Kernels, dtype: torch.dtype, seed: int, n: int, vocab: int, ignored: bool, smoothing: float, scale: float
+) -> None:
+    d = Draw(seed, dtype)
+    z, targets = d.normal(n, vocab, scale=scale), d.ints(vocab, n)
+    if ignored:
+        targets[d.ints(2, n).bool()] = -1
+    loss, lse = torch.empty(n, dtype=dtype), torch.empty(n, dtype=dtype)
+    k.cross_entropy_forward(z, targets, smoothing, loss, lse)
+    dz = z.clone()
+    k.cross_entropy_backward(dz, targets, smoothing, lse)
+    (Z,) = exact(z)
+    L = plain_ops.cross_entropy(Z, targets, smoothing)
+    (dZ,) = torch.autograd.grad(L.sum(), Z, allow_unused=True, materialize_grads=True) if (targets >= 0).any() else (
+        torch.zeros_like(Z),
+    )  # fmt: skip
+    bloss, blse, bdz = bounds.cross_entropy(Bounded(z, d.u), targets, smoothing)
+    check("loss", loss.unsqueeze(1), L.detach().unsqueeze(1), bloss)
+    check("lse", lse.unsqueeze(1), torch.logsumexp(Z, 1, keepdim=True).detach(), blse)
+    check("dz", dz, dZ, bdz)
+
+
+def check_dropout(k: Kernels, dtype: torch.dtype, seed: int, b: int, t: int, width: int, p: float, site: int) -> None:
+    d = Draw(seed, dtype)
+    x, dy = d.normal(b * t, width), d.normal(b * t, width)
+    mask = torch.zeros(b, t, width, dtype=torch.bool)
+    k.dropout_mask(Key(seed, 7, first_row=4), p, 2, site, mask)
+    keep = hidden_keep(p, seed, 7, 4, 2, site, (b, t, width))
+    assert torch.equal(mask, keep), "mask differs from the definition"
+    y, dx, flat = torch.empty_like(x), torch.empty_like(x), mask.view_as(x)
+    k.dropout_apply(x, flat, p, y)
+    k.dropout_apply(dy, flat, p, dx)
+    (X,) = exact(x)
+    Y = plain_ops.dropout(X, keep.view_as(x), p)
+    check("y", y, Y.detach(), bounds.dropout(Bounded(x, d.u), flat, p))
+    check("dx", dx, grads(Y, dy, X)[0], bounds.dropout(Bounded(dy, d.u), flat, p))
+    assert not y[~flat].any() and not dx[~flat].any()
