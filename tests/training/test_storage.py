@@ -238,6 +238,7 @@ HISTORIES: dict[str, list[tuple[int, bool, int]]] = {
     "retention removes one and keeps the best": [(1, True, 0), (2, False, 0), (3, False, 0), (4, False, 0)],
     "the same step once more, with other content": [(1, True, 0), (2, False, 0), (2, False, 1)],
     "the same best step once more": [(1, False, 0), (2, True, 0), (2, True, 1)],
+    "the only one once more": [(1, True, 0), (1, True, 1)],
 }
 
 
@@ -278,6 +279,7 @@ def crash_every_call(history: list[tuple[int, bool, int]], tmp_path: Path, rando
                 found = checkpoint.load(run)
             else:
                 found = checkpoint.load(run)
+                assert checkpoint.list_checkpoints(run), "a run that can be resumed must be seen as one"
             allowed = {(step, line)} if returned else {(step, line), *previous}
             assert (found.step, found.meta["line"]) in allowed
             assert_is(found, found.step, found.meta["line"])

@@ -323,24 +323,23 @@ def verify(path: str | Path, *, with_state: bool = True) -> Manifest:
 
 def list_checkpoints(run_dir: str | Path) -> list[str]:
     """The names of the complete-looking checkpoints (with a DONE), oldest first; hashes are not checked."""
-    folder = Path(run_dir) / FOLDER
-    found = [
-        (step, path.name)
-        for path in _entries(folder)
-        if (step := _step_of(path.name)) is not None and (path / DONE).is_file()
-    ]
-    return [name for _, name in sorted(found)]
+    return [checkpoint_name(step) for step, path in sorted(_folders(run_dir).items()) if (path / DONE).is_file()]
+
+
+def _folders(run_dir: str | Path) -> dict[int, Path]:
+    """Step → folder. One set aside while its step was saved again counts when a crash left no other."""
+    found: dict[int, Path] = {}
+    entries = sorted(_entries(Path(run_dir) / FOLDER), key=lambda path: path.name.startswith(_SUPERSEDED))
+    for path in entries:
+        step = _step_of(path.name.removeprefix(_SUPERSEDED))
+        if step is not None:
+            found.setdefault(step, path)
+    return found
 
 
 def _candidates(run_dir: Path, which: str, notes: list[str]) -> Iterator[Path]:
     """First what the pointer names, then the others: newest first up to its step, then any later ones."""
-    folder = run_dir / FOLDER
-    names = {step: path for path in _entries(folder) if (step := _step_of(path.name)) is not None}
-    for path in _entries(folder):  # a crash inside the exchange of a step by itself
-        if path.name.startswith(_SUPERSEDED):
-            step = _step_of(path.name.removeprefix(_SUPERSEDED))
-            if step is not None:
-                names.setdefault(step, path)
+    names = _folders(run_dir)
     target = _pointed(run_dir / which, notes, missing_is_news=bool(names))
     complete = [step for step, path in names.items() if (path / DONE).is_file()]
     if target is not None and target not in names:
@@ -373,8 +372,9 @@ def _pointed(pointer: Path, notes: list[str], *, missing_is_news: bool) -> int |
 
 
 def _existing(run_dir: Path, name: str) -> Path:
-    path = run_dir / FOLDER / name
-    if _step_of(name) is None or not path.is_dir():
+    step = _step_of(name)
+    path = None if step is None else _folders(run_dir).get(step)
+    if path is None or not path.is_dir():
         have = ", ".join(list_checkpoints(run_dir)) or "none"
         raise RunError(f'{run_dir}: no checkpoint "{name}"; there are: {have} (or latest, best)')
     return path
