@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("cllm.cli.train:train", "Train a language model on text."),
     "generate": ("cllm.cli.generate:generate", "Let a trained model write."),
     "eval": ("cllm.cli.eval:evaluate", "Score text: loss, perplexity, bits per byte, accuracy."),
+    "bench": ("cllm.cli.bench:app", "Measure speed and memory, beside the peers, in one run."),
     "info": ("cllm.cli.info:info", "Parameters, memory and FLOPs of a preset or a run."),
 }
 
@@ -39,7 +40,7 @@ def build(*, listing: bool = True) -> App:
     app = App(
         name="cllm",
         help=HELP,
-        help_epilogue=EPILOGUE,
+        help_epilogue=EPILOGUE if listing else None,
         version=VERSION,
         help_format="plaintext",
         suppress_keyboard_interrupt=False,

@@ -1,0 +1,112 @@
+"""`cllm bench train-step`: our training step beside the same model in plain torch.nn, interleaved in one run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from cllm import config as settings
+from cllm.bench.machine import limits, peak_rss_bytes, rss_bytes
+from cllm.bench.measure import Table, interleave, ratio
+from cllm.bench.peers import VARIANTS, peer_steps
+from cllm.model.batch import Batch
+from cllm.model.layout import flops_per_token
+from cllm.training.optimiser import gradient_norm, update
+from cllm.training.plan import make_step
+from cllm.training.state import State
+
+OURS = "cllm fp32"
+LR, CLIP = 1e-4, 1.0
+
+
+def tokens(config: settings.Config) -> torch.Tensor:
+    """The same seeded random rows for every candidate, int64 [B, T+1]."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (config.train.batch, (config.train.sequence or config.model.context) + 1)
+    return torch.randint(config.model.vocab, shape, generator=generator)
+
+
+def our_step(config: settings.Config) -> tuple[State, Callable[[], float]]:
+    """One whole step (forward, backward, global-norm clip, AdamW) as a callable that returns the mean loss."""
+    state = State.fresh(config)
+    step = make_step(state)
+    batch = Batch.of(tokens(config))
+
+    def one() -> float:
+        step.zero()
+        loss = step.accumulate(batch).mean
+        update(state, step, step.kernels, LR, gradient_norm(step, CLIP))
+        return loss
+
+    return state, one
+
+
+def candidates(config: settings.Config, names: Sequence[str]) -> dict[str, Callable[[], float]]:
+    """Our step and the peers asked for, all from the same weights on the same rows."""
+    state, ours = our_step(config)
+    m = config.model
+    sizes: dict[str, Any] = {key: getattr(m, key) for key in ("layers", "width", "heads", "ff", "context", "vocab")}
+    sizes |= {"tied": m.tied, "activation": m.activation}
+    weights = {name: view.clone() for name, view in state.model.params.items()}
+    peers = tuple(name for name in names if name in VARIANTS)
+    found = peer_steps(sizes, tokens(config), peers, weights=weights, lr=LR, clip=CLIP)
+    return ({OURS: ours} if OURS in names else {}) | found
+
+
+def run(
+    preset: str, *, batch: int, sequence: int, rounds: int, peers: Sequence[str] = VARIANTS, rss: bool = True
+) -> Table:
+    """Time the candidates in turn; the peak memory of each is taken in a process of its own."""
+    config = settings.load(preset=preset, overrides={"train.batch": batch, "train.sequence": sequence})
+    names = [OURS, *peers]
+    timings = interleave(candidates(config, names), rounds=rounds, warmup=2)
+    measured = limits()
+    work = flops_per_token(config.model, sequence) * batch * sequence / 1e9
+    table = Table(
+        f"train-step-{preset}-b{batch}-t{sequence}",
+        f"training step, {preset}, batch {batch}, T = {sequence}: forward, backward, clip, AdamW",
+        facts=dict(measured),
+    )
+    for name in names:
+        timing = timings[name]
+        memory = alone(config, name) if rss else {}
+        table.add_timing(
+            name,
+            timing,
+            tokens_per_s=batch * sequence / timing.median_s,
+            peak_fraction=work / timing.median_s / measured["bf16_gflops" if name.endswith("bf16") else "fp32_gflops"],
+            times_ours=ratio(timing, timings[OURS]).median,
+            peak_rss_mb=memory.get("peak_rss_mb"),
+        )
+        if name == OURS and memory:
+            table.facts["RSS growth of our step, step 20 to 200 (MB)"] = memory["growth_mb"]
+    table.notes.append("times_ours: how many times as long as our step, paired by round.")
+    return table
+
+
+def alone(config: settings.Config, name: str) -> dict[str, float]:
+    """Peak RSS (MB) of one candidate in its own process; for ours, also its growth from step 20 to step 200."""
+    code = (
+        "import json, sys; from cllm.bench.train_step import _alone; "
+        "print(json.dumps(_alone(json.loads(sys.argv[1]), sys.argv[2])))"
+    )
+    told = json.dumps(settings.to_dict(config))
+    done = subprocess.run([sys.executable, "-c", code, told, name], capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _alone(values: dict[str, Any], name: str) -> dict[str, float]:
+    step = candidates(settings.load(base=values), [name])[name]
+    for _ in range(20 if name == OURS else 4):
+        step()
+    before = rss_bytes() or 0
+    if name == OURS:
+        for _ in range(180):
+            step()
+    return {"peak_rss_mb": (peak_rss_bytes() or 0) / 1e6, "growth_mb": ((rss_bytes() or 0) - before) / 1e6}

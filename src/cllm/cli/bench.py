@@ -1,0 +1,111 @@
+"""`cllm bench`: figures of speed and memory, as ratios measured side by side in one run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cyclopts import App
+
+if TYPE_CHECKING:
+    from cllm.bench.measure import Table
+
+app = App(
+    name="bench",
+    help="Measure speed and memory: ours and the peers interleaved in one run, medians and ratios.",
+    help_epilogue="""\
+Examples:
+
+  cllm bench train-step --preset seed --batch 8 --sequence 256
+  cllm bench machine --json""",
+    help_format="plaintext",
+)
+
+
+@app.command(name="train-step")
+def train_step(
+    *,
+    preset: str = "small",
+    batch: int = 16,
+    sequence: int = 128,
+    rounds: int = 7,
+    peers: Sequence[str] = ("eager fp32", "eager bf16", "compile fp32", "compile bf16"),
+    skip_memory: bool = False,
+    save: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Our training step beside the same model in plain torch.nn with autograd and fused AdamW.
+
+    Examples:
+
+      cllm bench train-step
+
+      cllm bench train-step --preset seed --batch 8 --sequence 256 --save benchmarks
+
+    Parameters
+    ----------
+    preset: str
+        The model's size.
+    batch: int
+        Rows a step.
+    sequence: int
+        Tokens a row.
+    rounds: int
+        Samples of each candidate.
+    peers: Sequence[str]
+        Which peers; may be repeated.
+    skip_memory: bool
+        Do not run each candidate alone for its peak memory, and ours for 200 steps for its growth.
+    save: Path
+        Also write the result as JSON into this folder.
+    json: bool
+        Print one JSON object.
+    """
+    from cllm.bench.train_step import run
+
+    found = run(preset, batch=batch, sequence=sequence, rounds=rounds, peers=peers, rss=not skip_memory)
+    return _show([found], save, json)
+
+
+@app.command
+def machine(*, save: Path | None = None, json: bool = False) -> int:
+    """This machine: instruction sets, measured matrix-product peak by precision, memory bandwidth.
+
+    Examples:
+
+      cllm bench machine
+
+      cllm bench machine --json
+
+    Parameters
+    ----------
+    save: Path
+        Also write the result as JSON into this folder.
+    json: bool
+        Print one JSON object.
+    """
+    from cllm.bench.machine import limits
+    from cllm.bench.measure import Table
+
+    table = Table("machine", "measured limits of this machine")
+    for name, value in limits().items():
+        table.add(name, value=value)
+    return _show([table], save, json)
+
+
+def _show(tables: list[Table], save: Path | None, json: bool) -> int:
+    from cllm.bench.machine import describe
+
+    here = describe()
+    for table in tables:
+        table.render()
+        if save is not None:
+            print(f"written: {table.save(save, here)}", file=sys.stderr)
+    if json:
+        import msgspec
+
+        found = [table.to_dict(here) for table in tables]
+        print(msgspec.json.encode(found[0] if len(found) == 1 else found).decode())
+    return 0
