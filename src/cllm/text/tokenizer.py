@@ -93,16 +93,17 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, without any special token. Raises DataError for a lone surrogate (not a
         character)."""
-        _refuse_surrogates(text)
-        ids: list[int] = self._core.encode(text, add_special_tokens=False).ids
-        return ids
+        return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """`encode` for each text, on all cores."""
         texts = list(texts)
         for text in texts:
             _refuse_surrogates(text)
-        return [e.ids for e in self._core.encode_batch_fast(texts, add_special_tokens=False)]
+        try:
+            return [e.ids for e in self._core.encode_batch_fast(texts, add_special_tokens=False)]
+        except Exception as e:  # a foreign file without an unknown token meets an unknown word
+            raise DataError(f"{self!r} cannot encode this text: {e}") from None
 
     # ── ids → text ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -189,7 +190,7 @@ class Tokenizer:
 def _load(content: bytes, name: str) -> tuple[dict[str, Any], tokenizers.Tokenizer]:
     """The file's parts and the library's tokenizer, set to the one way in which we use it."""
     try:
-        parts = json.loads(content)
+        parts: dict[str, Any] = json.loads(content)
         if not isinstance(parts, dict) or not isinstance(parts.get("model"), dict):
             raise ValueError("it has no model")
         added = parts.get("added_tokens") or []
@@ -200,7 +201,9 @@ def _load(content: bytes, name: str) -> tuple[dict[str, Any], tokenizers.Tokeniz
         if "dropout" in parts["model"]:
             parts["model"]["dropout"] = None
         core = tokenizers.Tokenizer.from_str(json.dumps(parts, ensure_ascii=False))
-    except Exception as e:  # the library raises bare Exception for every fault of a file
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as e:  # the library raises bare Exception for a fault of a file, and panics for some
         raise DataError(f"{name}: not a usable tokenizer.json: {e}") from None
     core.no_truncation()
     core.no_padding()

@@ -64,8 +64,7 @@ def train_tokenizer(
     size = core.get_vocab_size(with_added_tokens=True)
     if size < vocab_size:
         notes.append(
-            f"the text supports {size} tokens, fewer than the {vocab_size} asked for; "
-            f"the tokenizer has {size}"
+            f"the text supports {size} tokens, fewer than the {vocab_size} asked for; the tokenizer has {size}"
         )
     return Tokenizer(core.to_str(pretty=False).encode(), notes=notes)
 
