@@ -1,4 +1,4 @@
-"""The test of the tests: every wrong formula is refused by the check that the healthy kernels pass, in both precisions."""
+"""The test of the tests: every wrong formula is refused by the very check that healthy kernels pass."""
 
 from __future__ import annotations
 

@@ -297,12 +297,27 @@ def adamw(
 ) -> tuple[Bounded, Bounded, Bounded]:  # fmt: skip
     """One update. Where v̂ is smaller than its error the root is bounded by √e (|√a − √b| ≤ √|a − b|)."""
     b1, b2 = betas
+
+    def corrected(b: float, value: float) -> Bounded:
+        """A constant made of 1 − βᵗ in float64, whose relative error is that of βᵗ, magnified by βᵗ/(1 − βᵗ)."""
+        relative = w.u + 4 * UNIT[torch.float64] * (1.0 + b**t / (1.0 - b**t))
+        return Bounded(torch.tensor(value, dtype=torch.float64), w.u, torch.tensor(relative * value).double())
+
     scaled = g * scale
     m = m * b1 + scaled * (1.0 - b1)
     v = v * b2 + scaled * scaled * (1.0 - b2)
     root = v.v.sqrt()
     safe = (root + (v.v - v.e).clamp_min(0.0).sqrt()).clamp_min(1e-300)
     spread = torch.minimum(v.e / safe, v.e.sqrt())
-    denominator = Bounded(root, w.u, spread + FUNCTION * w.u * (root + spread)) * (1.0 / math.sqrt(1.0 - b2**t)) + eps
-    step = m / denominator * (lr / (1.0 - b1**t))
+    denominator = Bounded(root, w.u, spread + FUNCTION * w.u * (root + spread))
+    denominator = denominator * corrected(b2, 1.0 / math.sqrt(1.0 - b2**t)) + eps
+    step = m / denominator * corrected(b1, lr / (1.0 - b1**t))
     return w * (1.0 - lr * decay) - step, m, v
+
+
+def sgd(
+    w: Bounded, g: Bounded, m: Bounded, *, lr: float, momentum: float, nesterov: bool, decay: float, scale: float
+) -> tuple[Bounded, Bounded]:
+    scaled = g * scale
+    m = m * momentum + scaled
+    return w * (1.0 - lr * decay) - (scaled + m * momentum if nesterov else m) * lr, m
