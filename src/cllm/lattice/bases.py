@@ -13,7 +13,7 @@ import numpy as np
 from flint import fmpz_mat
 
 from cllm.errors import DomainError, closest
-from cllm.lattice.phase import FloatArray
+from cllm.lattice.angles import FloatArray
 
 Matrix = tuple[tuple[int, ...], ...]
 
@@ -62,7 +62,7 @@ _EISENSTEIN: Matrix = ((2, -1), (-1, 2))
 
 
 @lru_cache(maxsize=8)
-def lattice(name: str) -> Lattice:
+def named_lattice(name: str) -> Lattice:
     """The lattice called "FCC" (or "D3"), "A2", "E8" or "K12"."""
     key = name.upper()
     if key in ("FCC", "D3"):
@@ -80,7 +80,7 @@ def lattice(name: str) -> Lattice:
     if key == "K12":
         return _lattice("K12", _coxeter_todd(), _diagonal(12, _EISENSTEIN), 3)
     known = ("FCC", "D3", "A2", "E8", "K12")
-    raise DomainError(f"lattice: expected one of {', '.join(known)}, got {name!r}{closest(key, known)}")
+    raise DomainError(f"named_lattice: expected one of {', '.join(known)}, got {name!r}{closest(key, known)}")
 
 
 def _coxeter_todd() -> Matrix:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cllm.errors import DomainError
-from cllm.lattice.phase import TAU, FloatArray, Polar, as_int64
+from cllm.lattice.angles import TAU, FloatArray, Polar, as_int64
 
 RADICES = (12, 60, 60, 100)
 """Radices of the clock abacus, most significant first, and the sizes of the ring clock's rings."""

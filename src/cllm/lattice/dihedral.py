@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cllm.errors import DomainError
-from cllm.lattice.phase import FloatArray
+from cllm.lattice.angles import FloatArray
 
 ORDER = 24
 _HALF_ROOT3 = 0.8660254037844386

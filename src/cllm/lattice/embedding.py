@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cllm.errors import DomainError, LimitError
+from cllm.lattice.angles import TAU, FloatArray
 from cllm.lattice.counting import first_primes
-from cllm.lattice.phase import TAU, FloatArray
 from cllm.lattice.positions import MAX_ELEMENTS, RMS, normalize_rows
 from cllm.lattice.sieve import IntArray
 from cllm.lattice.spirals import vogel

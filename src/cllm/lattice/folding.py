@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cllm.errors import DomainError
-from cllm.lattice.phase import TAU, FloatArray, as_int64
+from cllm.lattice.angles import TAU, FloatArray, as_int64
 
 
 class Folded(NamedTuple):

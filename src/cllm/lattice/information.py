@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cllm.errors import DomainError
-from cllm.lattice.phase import FloatArray
+from cllm.lattice.angles import FloatArray
 
 
 def _distribution(name: str, values: ArrayLike) -> FloatArray:

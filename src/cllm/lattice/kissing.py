@@ -14,7 +14,7 @@ from cllm.errors import DomainError, LimitError
 
 
 class KissingTest(NamedTuple):
-    """holds: every sphere touches and no two overlap; spheres: how many; smallest_angle: degrees, between two centres."""
+    """holds: all spheres touch, no two overlap; spheres: how many; smallest_angle: degrees, between two centres."""
 
     holds: bool
     spheres: int

@@ -12,7 +12,7 @@ from flint import arb, fmpq
 from numpy.typing import ArrayLike
 
 from cllm.errors import DomainError, LimitError
-from cllm.lattice.phase import FloatArray
+from cllm.lattice.angles import FloatArray
 from cllm.numbers.context import flint_precision
 
 MAX_WIDTH = 1 << 14  # a matrix of 2 GiB

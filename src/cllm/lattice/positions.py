@@ -13,8 +13,8 @@ in `sinusoidal`, which keeps the order of its paper (sine first).
 | mix        | weights of spiral, clock, prime and a learned table                                               |
 
 Known facts.  With normalised rows the spiral's factor 1 + 0.1√pos cancels exactly, and so does the clock's radius
-without its harmonics.  The clock without its harmonics then repeats every 12 positions.  Primes above 3 lie in only the four
-classes 1, 5, 7, 11 mod 12.
+without its harmonics.  The clock without its harmonics then repeats every 12 positions.  Primes above 3 lie in only the
+four classes 1, 5, 7, 11 mod 12.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cllm.errors import DomainError, LimitError, closest
+from cllm.lattice.angles import GOLDEN_ANGLE, TAU, FloatArray, angle
 from cllm.lattice.counting import first_primes
-from cllm.lattice.phase import GOLDEN_ANGLE, TAU, FloatArray, angle
 
 Kind = Literal["sinusoidal", "spiral", "clock", "prime", "mix"]
 KINDS: tuple[Kind, ...] = ("sinusoidal", "spiral", "clock", "prime", "mix")
@@ -51,9 +51,9 @@ def position_table(
     """The table of a fixed position code: float64 [length, width].
 
     `normalize` brings each row of spiral, clock and prime (and the sinusoid that stands for a missing `learned` table
-    in mix) to unit norm and then to RMS 0.02; sinusoidal alone is never scaled.  `weights` and `learned` [length, width]
-    belong to mix: weights of (spiral, clock, prime, learned), a quarter each by default.  `harmonics=False` leaves out
-    the clock's harmonics, for experiments.
+    in mix) to unit norm and then to RMS 0.02; sinusoidal alone is never scaled.  `weights` and `learned`
+    [length, width] belong to mix: weights of (spiral, clock, prime, learned), a quarter each by default.
+    `harmonics=False` leaves out the clock's harmonics, for experiments.
 
     Raises:
         DomainError: an unknown kind, an odd width, a shape that does not fit.

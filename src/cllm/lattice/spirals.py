@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cllm.errors import DomainError
-from cllm.lattice.phase import (
+from cllm.lattice.angles import (
     GOLDEN,
     GOLDEN_ANGLE,
     TAU,

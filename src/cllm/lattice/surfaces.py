@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cllm.errors import DomainError
-from cllm.lattice.phase import GOLDEN, GOLDEN_ANGLE, TAU, FloatArray, angle, as_int64
+from cllm.lattice.angles import GOLDEN, GOLDEN_ANGLE, TAU, FloatArray, angle, as_int64
 from cllm.lattice.sieve import IntArray
 
 

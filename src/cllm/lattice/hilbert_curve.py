@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cllm.errors import DomainError
-from cllm.lattice.phase import as_int64
+from cllm.lattice.angles import as_int64
 
 MAX_ORDER = 31  # 4³¹ cells fit int64
 

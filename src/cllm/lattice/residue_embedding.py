@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cllm.errors import DomainError
-from cllm.lattice.phase import TAU, FloatArray, as_int64
+from cllm.lattice.angles import TAU, FloatArray, as_int64
 
 RESIDUE_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
 RESIDUE_RANGE = prod(RESIDUE_PRIMES)

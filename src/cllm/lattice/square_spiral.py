@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cllm.errors import DomainError
-from cllm.lattice.phase import as_int64, floor_sqrt
+from cllm.lattice.angles import as_int64, floor_sqrt
 
 _FAST = 1 << 62  # int64 arithmetic is safe below
 
