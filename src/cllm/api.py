@@ -1,4 +1,4 @@
-"""What `import cllm` offers: train, load, generate, evaluate, plan; `Run` is a model on disk, trained or in training."""
+"""What `import cllm` offers: train, load, generate, evaluate, plan; `Run` is a model on disk."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from cllm.config import Config
 from cllm.data.prepare import open_prepared, prepare
 from cllm.data.stream import SequentialRows
 from cllm.errors import RunError
+from cllm.evaluation.ngram import ngram_bits_per_byte
 from cllm.generation.generate import Piece, Request
 from cllm.generation.generate import generate as _generate
 from cllm.model.model import Model
@@ -162,6 +163,16 @@ def evaluate(
         )
         lengths = run.tokenizer.byte_lengths if shard.lossless else None
         return score(step, run.model, rows, lengths, progress=progress)
+
+
+def ngrams(run: Run | Source, orders: Sequence[int] = (1, 2, 3, 5)) -> dict[int, float]:
+    """Bits per byte of smoothed byte n-gram models fitted on the run's training part, on its validation part: what
+    the model has to beat. Raises RunError without a validation part, DataError when the tokenizer lost some text."""
+    run = run if isinstance(run, Run) else Run(run)
+    data = open_prepared(run.path / DATA_FOLDER)
+    if data.val is None:
+        raise RunError(f"{run.path}: the run has no validation part to score n-gram models on")
+    return ngram_bits_per_byte(data.train.texts(data.tokenizer), data.val.texts(data.tokenizer), orders)
 
 
 def plan(run: Source | None = None, *, preset: str | None = None, set: Mapping[str, Any] | Sequence[str] = ()) -> Size:

@@ -8,9 +8,8 @@ from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter
 
+from cllm import __version__ as VERSION
 from cllm.errors import CllmError
-
-VERSION = "0.1.0"
 
 HELP = "Crystalline trains transformer language models from scratch and proves its own arithmetic."
 EPILOGUE = """\

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 
@@ -12,6 +11,7 @@ def evaluate(
     *data: str,
     checkpoint: str = "latest",
     batch: int = 16,
+    ngrams: bool = False,
     json: bool = False,
 ) -> int:
     """Score text with a trained model: loss, perplexity, bits per byte, accuracy.
@@ -34,18 +34,25 @@ def evaluate(
         latest, best, or a checkpoint's name.
     batch: int
         Rows scored at a time.
+    ngrams: bool
+        Also score smoothed byte n-gram models (n = 1, 2, 3, 5) fitted on the run's own training part.
     json: bool
         Print one JSON object.
     """
     from cllm import api
+    from cllm.errors import UsageError
     from cllm.training.progress import bar_for
 
+    if ngrams and data:
+        raise UsageError("--ngrams: they are fitted and scored on the run's own parts; leave DATA out")
     with bar_for("rows scored") as bar:
         score = api.evaluate(api.Run(run, checkpoint), list(data) or None, batch=batch, progress=bar)
+    others = api.ngrams(run) if ngrams else {}
     if json:
         import msgspec
 
-        print(msgspec.json.encode(score.to_dict()).decode())
+        found = score.to_dict() | ({"ngram_bits_per_byte": others} if ngrams else {})
+        print(msgspec.json.encode(found).decode())
         return 0
     bits = "–  (the tokenizer does not give the text back exactly)"
     if score.bits_per_byte is not None:
@@ -55,5 +62,10 @@ def evaluate(
     print(f"bits per byte   {bits}")
     print(f"accuracy        {score.accuracy:.2%}")
     print(f"in the top 5    {score.top_accuracy:.2%}")
-    print(f"targets         {score.targets:,}", file=sys.stderr)
+    print(f"targets         {score.targets:,}")
+    if others and score.bits_per_byte is not None:
+        print("bits per byte beside smoothed byte n-gram models of the same training part:")
+        for n, value in others.items():
+            side = "below" if score.bits_per_byte < value else "ABOVE"
+            print(f"  n = {n}         {value:.4f}   the model is {side} by {abs(value - score.bits_per_byte):.4f}")
     return 0

@@ -80,16 +80,16 @@ def settle(config: Config, steps: int) -> Config:
     def some(value: int | None, default: int) -> int:
         return default if value is None else value
 
-    t, every = config.train, max(1, steps // EVALUATIONS)
+    t, every = config.train, max(10, -(-steps // EVALUATIONS))
     return settings.replace(
         config,
         {
             "train.steps": steps,
             "train.eval_every": some(t.eval_every, every),
-            "train.sample_every": some(t.sample_every, max(1, steps // 5)),
+            "train.sample_every": some(t.sample_every, max(10, steps // 5)),
             "train.eval_rows": some(t.eval_rows, 4 * t.batch),
             "schedule.warmup": some(config.schedule.warmup, min(500, steps // 20)),
-            "checkpoint.every": some(config.checkpoint.every, max(1, steps // 10)),
+            "checkpoint.every": some(config.checkpoint.every, max(10, steps // 10)),
         },
     )
 

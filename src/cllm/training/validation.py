@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 
-from cllm.data.stream import SequentialRows, bytes_of_targets
+from cllm.data.stream import Rows, SequentialRows, bytes_of_targets
 from cllm.model.batch import Batch
 from cllm.model.model import Model
 from cllm.model.step import Step
@@ -73,17 +74,16 @@ def score(
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Score:
-    """Score all rows, or about `limit` of them in batches spread evenly over the whole (the same ones every time).
+    """Score all rows, or `limit` of them spread evenly over the whole (the same ones every time).
 
     step: its buffers and kernels are used; model: the weights, which may be a moving average.
     byte_lengths_V: bytes each token stands for, or None.  progress: called with (rows done, rows in all).
     """
-    batches = -(-len(rows) // step.batch)
-    wanted = batches if limit is None else min(batches, max(1, -(-limit // step.batch)))
+    wanted = len(rows) if limit is None else min(limit, len(rows))
+    places = [i * len(rows) // wanted for i in range(wanted)]
     nats, targets, size, correct, in_top = 0.0, 0, 0, 0, 0
-    for i in range(wanted):
-        at = (i * batches // wanted) * step.batch
-        part = rows.rows(at, step.batch)
+    for at in range(0, wanted, step.batch):
+        part = _rows(rows, places[at : at + step.batch])
         result = step.evaluate(Batch(torch.from_numpy(part.tokens_BT1), torch.from_numpy(part.documents_BT1)), model)
         valid = result.targets_BT >= 0
         nats += float(result.losses_BT.sum(dtype=torch.float64))
@@ -93,5 +93,15 @@ def score(
         if byte_lengths_V is not None:
             size += bytes_of_targets(part, byte_lengths_V, document_mask=step.document_mask)
         if progress:
-            progress(i + 1, wanted)
+            progress(min(at + step.batch, wanted), wanted)
     return Score(nats, targets, size if byte_lengths_V is not None else None, correct, in_top)
+
+
+def _rows(rows: SequentialRows, places: list[int]) -> Rows:
+    """The rows at these places; a run of neighbours is read at once."""
+    if places[-1] - places[0] == len(places) - 1:
+        return rows.rows(places[0], len(places))
+    parts = [rows.rows(place, 1) for place in places]
+    return Rows(
+        np.concatenate([part.tokens_BT1 for part in parts]), np.concatenate([part.documents_BT1 for part in parts])
+    )

@@ -1,0 +1,157 @@
+"""Resume is byte-equal at every step, and a killed run stays loadable."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import cllm
+from cllm.training import checkpoint
+from cllm.training.events import current, read_events
+
+STEPS = 12
+TEXT = "".join(f"The {a} {b} sees the {c}. " for a in ("red", "old", "sly") for b in ("fox", "cat", "hen")
+               for c in ("moon", "barn", "well", "road")) * 12  # fmt: skip
+SETTINGS: dict[str, Any] = {
+    "train.steps": STEPS,
+    "train.batch": 3,
+    "train.accumulate": 2,
+    "train.sequence": 16,
+    "train.eval_every": 4,
+    "train.sample_every": 5,
+    "train.sample_tokens": 4,
+    "checkpoint.every": 1,
+    "checkpoint.keep": 100,
+    "model.dropout": 0.1,
+    "model.attention_dropout": 0.1,
+    "optim.ema": 0.9,
+    "data.tokenizer": "char",
+}
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+def contents(run_dir: Path, step: int) -> dict[str, bytes]:
+    folder = run_dir / "checkpoints" / f"step-{step:08d}"
+    found = {name: (folder / name).read_bytes() for name in ("weights.safetensors", "state.safetensors")}
+    return found | {"meta": repr(checkpoint.load(run_dir, folder.name).meta).encode()}
+
+
+def forget_after(run_dir: Path, step: int) -> None:
+    """Turn a finished run into one that was stopped behind `step`."""
+    for later in range(step + 1, STEPS + 1):
+        folder = run_dir / "checkpoints" / f"step-{later:08d}"
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+    for pointer in ("latest", "best"):
+        (run_dir / pointer).write_text(f"step-{step:08d}\n")
+
+
+def test_resume_at_every_step_is_byte_equal(tmp_path: Path, text: Path):
+    whole = tmp_path / "whole"
+    cllm.train(text, preset="nano", out=whole, set=SETTINGS, quiet=True)
+    expected = contents(whole, STEPS)
+    again = tmp_path / "again"
+    cllm.train(text, preset="nano", out=again, set=SETTINGS, quiet=True)
+    assert contents(again, STEPS) == expected, "the same run twice gives the same bytes"
+    for step in reversed(range(1, STEPS)):
+        forget_after(again, step)
+        cllm.train(out=again, resume=True, quiet=True, run=again / "run.toml")
+        assert contents(again, STEPS) == expected, f"resumed behind step {step}"
+
+
+def test_a_resumed_run_keeps_its_settings(tmp_path: Path, text: Path):
+    out = tmp_path / "run"
+    cllm.train(text, preset="nano", out=out, set=SETTINGS, quiet=True)
+    with pytest.raises(cllm.errors.ConfigError, match=r"optim\.lr: got 0\.5, but the run .* started with 0\.001"):
+        cllm.train(out=out, run=out / "run.toml", resume=True, set={"optim.lr": 0.5}, quiet=True)
+
+
+def test_an_existing_run_is_never_overwritten(tmp_path: Path, text: Path):
+    out = tmp_path / "run"
+    cllm.train(text, preset="nano", out=out, set=SETTINGS, quiet=True)
+    before = contents(out, STEPS)
+    with pytest.raises(cllm.errors.RunError, match="already there"):
+        cllm.train(text, preset="nano", out=out, set=SETTINGS, quiet=True)
+    assert contents(out, STEPS) == before
+
+
+def start(text: Path, out: Path, *more: str, steps: int = 4000) -> subprocess.Popen[str]:
+    settings = SETTINGS | {"train.steps": steps, "checkpoint.every": 2, "checkpoint.keep": 2, "train.eval_every": 50}
+    command = [sys.executable, "-m", "cllm", "train", str(text), "--out", str(out), "--preset", "nano", *more]
+    for key, value in settings.items():
+        command += ["--set", f"{key}={value}"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+
+
+def wait_for_checkpoint(out: Path, process: subprocess.Popen[str], after: int = 0) -> None:
+    for _ in range(600):
+        if process.poll() is not None:
+            raise AssertionError(process.communicate()[1])
+        if any(int(name[5:]) > after for name in checkpoint.list_checkpoints(out)):
+            return
+        time.sleep(0.05)
+    process.kill()
+    raise AssertionError("no checkpoint after 30 s")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_step_saves_and_says_how_to_resume(tmp_path: Path, text: Path, number: signal.Signals):
+    out = tmp_path / "run"
+    process = start(text, out)
+    wait_for_checkpoint(out, process)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "--resume" in said
+    events = read_events(out / "events.jsonl")
+    assert events[-1]["event"] == "stop"
+    assert events[-1]["reason"] == number.name
+    assert checkpoint.load(out).step == events[-1]["step"]
+    assert (out / "loss.svg").exists()
+
+
+def test_kill_minus_nine_leaves_a_run_that_goes_on_and_generates(tmp_path: Path, text: Path):
+    out = tmp_path / "run"
+    seen = 0
+    for delay in (0.0, 0.013, 0.031):  # at different places of a step and a save
+        process = start(text, out, *(["--resume"] if seen else []))
+        wait_for_checkpoint(out, process, seen)
+        time.sleep(delay)
+        process.kill()
+        process.communicate()
+        found = checkpoint.load(out)
+        assert found.step >= seen
+        seen = found.step
+        assert all(torch.isfinite(tensor).all() for tensor in found.weights.values())
+    assert len(cllm.load(out).generate("The ", max_tokens=5, seed=1)) > 0
+    steps = [event["step"] for event in current(read_events(out / "events.jsonl")) if event["event"] == "step"]
+    assert steps == sorted(set(steps))
+
+
+def test_two_processes_cannot_write_one_run(tmp_path: Path, text: Path):
+    out = tmp_path / "run"
+    first = start(text, out)
+    try:
+        wait_for_checkpoint(out, first)
+        second = start(text, out, "--resume")
+        _, said = second.communicate(timeout=60)
+        assert second.returncode == 2
+        assert str(first.pid) in said
+    finally:
+        first.kill()
+        first.communicate()
