@@ -95,6 +95,8 @@ def find_sources(paths: Sequence[str | os.PathLike[str]], spool: Path, stdin: Bi
 
 def _files(name: str) -> tuple[list[Path] | None, bool]:
     """The files that `name` stands for (None: a named corpus), and whether it is one file's own name."""
+    if not name or "\0" in name:
+        raise DataError(f"{name!r}: not a path (it is empty or holds a NUL character)")
     path = Path(name)
     try:
         if path.is_dir():
@@ -103,8 +105,6 @@ def _files(name: str) -> tuple[list[Path] | None, bool]:
             return [path], True
     except OSError as e:
         raise DataError(f"{name}: cannot read it: {e.strerror}") from None
-    except ValueError:
-        raise DataError(f"{name!r}: not a path (it holds a NUL character)") from None
     if name in NAMED:
         return None, False
     if glob.has_magic(name):
