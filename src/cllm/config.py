@@ -8,10 +8,11 @@ written back as `run.toml` it repeats the run.
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -48,12 +49,12 @@ class DataConfig(_Section, frozen=True):
 class ModelConfig(_Section, frozen=True):
     """The network. Sizes left out are filled in by the preset."""
 
-    layers: Count = 4
-    width: Count = 128
-    heads: Count = 4
-    ff: Count = 512
-    context: Count = 512
-    vocab: Count = 1000
+    layers: Annotated[int, Meta(ge=1, le=1024)] = 4
+    width: Annotated[int, Meta(ge=1, le=2**16)] = 128
+    heads: Annotated[int, Meta(ge=1, le=1024)] = 4
+    ff: Annotated[int, Meta(ge=1, le=2**18)] = 512
+    context: Annotated[int, Meta(ge=1, le=2**20)] = 512
+    vocab: Annotated[int, Meta(ge=1, le=2**24)] = 1000
     positions: Literal["learned"] = "learned"
     init: Literal["normal"] = "normal"
     activation: Literal["gelu_tanh", "gelu_erf"] = "gelu_tanh"
@@ -71,7 +72,7 @@ class TrainConfig(_Section, frozen=True):
 
     steps: Natural | None = None
     max_minutes: Positive | None = None  # becomes `steps` once the first steps are timed
-    batch: Count = 16  # rows a micro-batch
+    batch: Annotated[int, Meta(ge=1, le=2**20)] = 16  # rows a micro-batch
     sequence: Count | None = None  # default: min(context, 256)
     accumulate: Count = 1  # micro-batches a step
     eval_every: Natural | None = None  # default: a twentieth of the run
@@ -175,6 +176,9 @@ def load(
 
 def check(config: Config, where: str = "settings") -> Config:
     """Fill in what depends on other settings and refuse combinations that make no sense."""
+    for key, value in _floats(config):
+        if not math.isfinite(value):
+            raise ConfigError(f"{where}: {key}: expected a finite number, got {value}")
     model, train, data = config.model, config.train, config.data
     if model.width % model.heads:
         raise ConfigError(
@@ -187,6 +191,15 @@ def check(config: Config, where: str = "settings") -> Config:
     if data.vocab_size is not None and data.vocab_size < 5:
         raise ConfigError(f"{where}: data.vocab_size: got {data.vocab_size}, expected at least 5 (the specials)")
     return replace(config, {"train.sequence": sequence})
+
+
+def _floats(config: Config) -> Iterator[tuple[str, float]]:
+    for section, values in to_dict(config).items():
+        if isinstance(values, dict):
+            for key, value in values.items():
+                for item in value if isinstance(value, (list, tuple)) else (value,):
+                    if isinstance(item, float):
+                        yield f"{section}.{key}", item
 
 
 def replace(config: Config, values: Mapping[str, Any]) -> Config:

@@ -12,7 +12,7 @@ import torch
 from cllm import config as settings
 from cllm.config import Config
 from cllm.data.prepare import Prepared, open_prepared, prepare
-from cllm.errors import ConfigError, RunError
+from cllm.errors import ConfigError, LimitError, RunError
 from cllm.text import Tokenizer
 from cllm.training import checkpoint
 from cllm.training.checkpoint import Checkpoint
@@ -53,6 +53,7 @@ def train(config: Config, run_dir: Path, *, resume: bool, display: Display) -> O
             config = settings.replace(config, {"model.vocab": data.tokenizer.vocab_size})
             if config.train.steps is None and config.train.max_minutes is None:
                 config = settings.replace(config, {"train.max_minutes": DEFAULT_MINUTES})
+            _fits(config, device)
             data.tokenizer.save(run_dir / TOKENIZER_FILE)
             state = State.fresh(config, device)
         else:
@@ -89,6 +90,21 @@ def device_of(config: Config) -> torch.device:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: got cuda, but this PyTorch sees no CUDA device; use device=cpu or auto")
     return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _fits(config: Config, device: torch.device) -> None:
+    """Refuse a model that the machine's memory cannot hold, before any of it is taken."""
+    if device.type == "cuda":
+        _, memory = torch.cuda.mem_get_info(device)
+    else:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed = size(config).total_bytes
+    if needed > memory:
+        raise LimitError(
+            f"training needs {needed / 1e9:.1f} GB, this machine has {memory / 1e9:.1f} GB. A smaller train.batch "
+            f"(now {config.train.batch}), train.sequence (now {config.train.sequence}) or model fits; "
+            "`cllm info` shows the memory by part"
+        )
 
 
 def _existing(run_dir: Path, resume: bool, display: Display) -> Checkpoint | None:
