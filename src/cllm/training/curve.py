@@ -59,20 +59,30 @@ def write_curve(
     return path
 
 
-def smooth(values: Sequence[float], half_life: float) -> list[float]:
+class MovingAverage:
     """Exponential moving average whose weights sum to 1 from the first point on.
 
-    half_life: in points, > 0; at point n (from 0) it is n/10 + 1 where that is less, so that the steep start is
-    not drawn late. A non-finite value is left out of the average (its place repeats the one before).
+    half_life: in points, > 0; at point n (from 0) it is n/10 + 1 where that is less, so that the steep start
+    is not drawn late. A non-finite value is left out (its place repeats the one before).
     """
-    total = weight = 0.0
-    result = []
-    for n, value in enumerate(values):
+
+    def __init__(self, half_life: float) -> None:
+        self._half_life, self._points, self._total, self._weight = half_life, 0, 0.0, 0.0
+
+    def add(self, value: float) -> float:
+        """Takes the next point in; returns the average so far (NaN before the first finite one)."""
         if math.isfinite(value):
-            keep = 0.5 ** (1 / min(half_life, 1 + n / 10))
-            total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)
-        result.append(total / weight if weight else math.nan)
-    return result
+            keep = 0.5 ** (1 / min(self._half_life, 1 + self._points / 10))
+            self._total = keep * self._total + (1 - keep) * value
+            self._weight = keep * self._weight + (1 - keep)
+        self._points += 1
+        return self._total / self._weight if self._weight else math.nan
+
+
+def smooth(values: Sequence[float], half_life: float) -> list[float]:
+    """The moving average at each of the values."""
+    average = MovingAverage(half_life)
+    return [average.add(value) for value in values]
 
 
 def half_life_for(points: int) -> float:
