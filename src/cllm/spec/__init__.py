@@ -6,6 +6,7 @@ engine. Start with `gpt` (the model, one page) and `tape` (all the calculus, one
 
 from cllm.spec.balls import BallArray, Balls
 from cllm.spec.batch import Batch
+from cllm.spec.fast import FastBalls, fastest
 from cllm.spec.floats import Float64
 from cllm.spec.gpt import Model, loss
 from cllm.spec.gradient import Enclosure, Gradient, distance, enclose
@@ -16,7 +17,32 @@ from cllm.spec.system import Named, System
 from cllm.spec.tape import Leaves, Tape, pullback, recording
 
 __all__ = [
-    "OPS", "AdamW", "BallArray", "Balls", "Batch", "Enclosure", "Float64", "Gradient", "Interval", "Intervals", "Leaves", "Model", "Named",
-    "Op", "System", "Tape", "adamw", "clip_scale", "decays", "distance", "enclose", "global_norm", "loss", "pullback",
-    "recording", "sgd",
-]  # fmt: skip
+    "OPS",
+    "AdamW",
+    "BallArray",
+    "Balls",
+    "Batch",
+    "Enclosure",
+    "FastBalls",
+    "Float64",
+    "Gradient",
+    "Interval",
+    "Intervals",
+    "Leaves",
+    "Model",
+    "Named",
+    "Op",
+    "System",
+    "Tape",
+    "adamw",
+    "clip_scale",
+    "decays",
+    "distance",
+    "enclose",
+    "fastest",
+    "global_norm",
+    "loss",
+    "pullback",
+    "recording",
+    "sgd",
+]

@@ -19,18 +19,24 @@ import numpy as np
 from flint import arb, arb_mat, ctx
 from numpy.typing import NDArray
 
+from cllm.spec.rounding import middles, radii
 from cllm.spec.system import Bools, Floats, Indices, Real, Shape, enclosure
 
 ZERO = arb(0)
 
 
+Expansion = tuple[Floats, Floats | None, Floats]
+"""(high, low, rad), each m×n: |x − (high + low)| ≤ rad; with low = None, |x − high| ≤ rad + 2⁻⁵²|high| + TINY."""
+
+
 class BallArray:
     """An m×n array of balls; or of exact floats that become balls when looked at."""
 
-    __slots__ = ("_flat", "exact", "shape")
+    __slots__ = ("_flat", "exact", "shape", "slices")
 
     def __init__(self, shape: Shape, flat: list[arb] | None = None, exact: Floats | None = None) -> None:
         self.shape, self._flat, self.exact = shape, flat, exact
+        self.slices: Any = None  # for `fast`
 
     @property
     def flat(self) -> list[arb]:
@@ -40,17 +46,21 @@ class BallArray:
         return self._flat
 
     def row(self, i: int) -> list[arb]:
-        n = self.shape[1]
-        if self._flat is None:
-            assert self.exact is not None
+        if self.exact is not None:
             return list(map(arb, self.exact[i].tolist()))
-        return self._flat[i * n : (i + 1) * n]
+        n = self.shape[1]
+        return self.flat[i * n : (i + 1) * n]
+
+    def entry(self, i: int, j: int) -> arb:
+        return arb(self.exact[i, j]) if self.exact is not None else self.flat[i * self.shape[1] + j]
 
     def matrix(self) -> arb_mat:
-        if self._flat is None:
-            assert self.exact is not None
-            return arb_mat(*self.shape, self.exact.ravel().tolist())
-        return arb_mat(*self.shape, self._flat)
+        return arb_mat(*self.shape, self.flat if self.exact is None else self.exact.ravel().tolist())
+
+    def expansion(self) -> Expansion:
+        """The balls as floats with a bound."""
+        flat = self.flat
+        return middles(flat).reshape(self.shape), None, radii(flat).reshape(self.shape)
 
 
 def _spread(a: BallArray, shape: Shape) -> list[arb]:

@@ -23,7 +23,7 @@ from flint import arb
 from numpy.typing import NDArray
 
 from cllm.errors import CertificateError, NonFiniteError, UsageError
-from cllm.spec.balls import BallArray, Balls, working
+from cllm.spec.balls import BallArray, Balls, Expansion, working
 from cllm.spec.batch import Batch
 from cllm.spec.gpt import Model, loss
 from cllm.spec.rounding import TINY, middles, radii, up
@@ -33,42 +33,51 @@ from cllm.spec.tape import Leaves, Tape, Var, recording
 
 @dataclass
 class Gradient:
-    """The enclosed gradient of one tensor: |∂f/∂w − middle| ≤ radius + the rounding of `middle` to float64."""
+    """The enclosed gradient of one tensor, as floats: see `middle`, `radius`, `error`; and as balls: `entry`."""
 
     name: str
     shape: tuple[int, ...]
     balls: BallArray
 
     @cached_property
-    def middle(self) -> Floats:
-        """The midpoints to float64 (within 2⁻⁵² of themselves, relatively), in the parameter's shape."""
-        return middles(self.balls.flat).reshape(self.shape)
+    def _expansion(self) -> Expansion:
+        high, low, rad = self.balls.expansion()
+        return high.reshape(self.shape), None if low is None else low.reshape(self.shape), rad.reshape(self.shape)
 
-    @cached_property
+    @property
+    def middle(self) -> Floats:
+        """The middle of the enclosure to float64 (within 2⁻⁵² of itself, relatively), in the parameter's shape."""
+        return self._expansion[0]
+
+    @property
     def radius(self) -> Floats:
-        """The enclosure's radii, rounded up."""
-        return radii(self.balls.flat).reshape(self.shape)
+        """The enclosure's radii, rounded up. (Around the middle itself, not its rounding to float64.)"""
+        return self._expansion[2]
 
     def error(self, engine: NDArray[Any]) -> Floats:
         """Upper bounds of |engine − exact|, entry by entry; infinite where the engine's value is not finite."""
         if engine.shape != self.shape:
             raise UsageError(f"gradient of {self.name}: got shape {engine.shape}, expected {self.shape}")
-        return distance(engine, self.middle, self.radius)
+        return distance(engine, *self._expansion)
 
     def magnitude(self) -> Floats:
         """Upper bounds of |exact|."""
-        return distance(np.zeros(self.shape), self.middle, self.radius)
+        return distance(np.zeros(self.shape), *self._expansion)
 
     def entry(self, *index: int) -> arb:
         """The ball of one entry; `.str(30)` prints its proven digits."""
-        return self.balls.flat[int(np.ravel_multi_index(index, self.shape))]
+        return self.balls.entry(*divmod(int(np.ravel_multi_index(index, self.shape)), self.balls.shape[1]))
 
 
-def distance(engine: NDArray[Any], middle: Floats, radius: Floats) -> Floats:
-    """Upper bounds of |engine − x| for every x in the ball whose rounded midpoint and radius are given."""
-    values = np.asarray(engine, np.float64)
+def distance(engine: NDArray[Any], high: Floats, low: Floats | None, rad: Floats) -> Floats:
+    """Upper bounds of |engine − x| for every x in the enclosure (see `balls.Expansion`)."""
     with np.errstate(all="ignore"):
-        bound = up(np.abs(values - middle) + np.abs(middle) * 2.0**-52 + TINY + radius, 5)
+        gap = np.asarray(engine, np.float64) - high
+        if low is None:
+            bound = np.abs(gap) + np.abs(high) * 2.0**-52 + TINY + rad
+        else:
+            bound = np.abs(gap - low) + np.abs(gap) * 2.0**-52 + rad
+        bound = up(bound, 5)
     return np.where(np.isfinite(bound), bound, np.inf)
 
 
@@ -84,7 +93,7 @@ class Enclosure:
 
     def loss_error(self, engine: float) -> float:
         """An upper bound of |engine − f|."""
-        return float(distance(np.array(engine), middles([self.loss])[0], radii([self.loss])[0]))
+        return float(distance(np.array([engine]), middles([self.loss]), None, radii([self.loss]))[0])
 
     def gradients(self) -> Iterator[Gradient]:
         """Each tensor's gradient as soon as it is complete, last layer first. Let go of it before the next."""

@@ -28,8 +28,8 @@ def middles(flat: list[arb]) -> Floats:
 
 
 def radii(flat: list[arb]) -> Floats:
-    """The balls' radii, rounded up. A radius has 30 bits, so that only one near underflow is rounded at all."""
+    """The balls' radii, rounded up: 0 for exact zeros. (A radius has 30 bits: only one near underflow is rounded.)"""
     r = np.fromiter(map(float, map(arb.rad, flat)), np.float64, len(flat))
     for i in np.flatnonzero(r < TINY).tolist():
-        r[i] = 0.0 if flat[i].is_exact() else TINY
+        r[i] = 0.0 if flat[i].is_zero() else TINY
     return r
