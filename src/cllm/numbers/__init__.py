@@ -8,7 +8,11 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from cllm.numbers.ball import Ball
+from cllm.numbers.bigint import BigInt
 from cllm.numbers.constants import (
     CONSTANTS,
     Constant,
@@ -26,6 +30,7 @@ from cllm.numbers.constants import (
 )
 from cllm.numbers.context import current_bits, flint_precision, precision
 from cllm.numbers.elementary import Elementary
+from cllm.numbers.fixed import BigFixed
 from cllm.numbers.functions import (
     FUNCTIONS,
     acos,
@@ -70,11 +75,59 @@ from cllm.numbers.functions import (
     zeta,
 )
 from cllm.numbers.operators import DivisionByZeroError
+from cllm.numbers.round_modes import rounding
+from cllm.numbers.theory import (
+    binomial,
+    carmichael,
+    crt,
+    divisors,
+    factor,
+    factorial,
+    fibonacci,
+    gcd,
+    is_prime,
+    is_probable_prime,
+    jacobi,
+    lcm,
+    modinv,
+    modpow,
+    moebius,
+    next_prime,
+    previous_prime,
+    primorial,
+    sigma,
+    totient,
+    xgcd,
+)
+from cllm.numbers.towers import damped_tower, infinite_tower, tower_lower, tower_mod, tower_upper
+
+if TYPE_CHECKING:  # these need numpy, so they are imported when first asked for
+    from cllm.numbers.matrices import BallMatrix
+    from cllm.numbers.storage import load_balls, save_balls
+    from cllm.numbers.vectors import BallVector
+
+_LATE = {
+    "BallMatrix": "cllm.numbers.matrices",
+    "BallVector": "cllm.numbers.vectors",
+    "load_balls": "cllm.numbers.storage",
+    "save_balls": "cllm.numbers.storage",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return getattr(importlib.import_module(_LATE[name]), name)
+    raise AttributeError(f"module 'cllm.numbers' has no attribute {name!r}")
+
 
 __all__ = [
     "CONSTANTS",
     "FUNCTIONS",
     "Ball",
+    "BallMatrix",
+    "BallVector",
+    "BigFixed",
+    "BigInt",
     "Constant",
     "DivisionByZeroError",
     "Elementary",
@@ -86,6 +139,8 @@ __all__ = [
     "atan",
     "atan2",
     "atanh",
+    "binomial",
+    "carmichael",
     "catalan",
     "cbrt",
     "cos",
@@ -93,34 +148,56 @@ __all__ = [
     "cospi",
     "cot",
     "coth",
+    "crt",
     "csc",
     "current_bits",
+    "damped_tower",
     "digamma",
+    "divisors",
     "e",
     "erf",
     "erfc",
     "euler_gamma",
     "exp",
     "expm1",
+    "factor",
+    "factorial",
+    "fibonacci",
     "flint_precision",
     "gamma",
+    "gcd",
     "hypot",
+    "infinite_tower",
+    "is_prime",
+    "is_probable_prime",
+    "jacobi",
     "lambertw",
+    "lcm",
     "lgamma",
     "ln",
     "ln2",
     "ln3",
     "ln10",
+    "load_balls",
     "log",
     "log1p",
     "log2",
     "log10",
+    "modinv",
+    "modpow",
+    "moebius",
+    "next_prime",
     "phi",
     "pi",
     "power",
     "precision",
+    "previous_prime",
+    "primorial",
     "root",
+    "rounding",
+    "save_balls",
     "sec",
+    "sigma",
     "sin",
     "sinh",
     "sinpi",
@@ -131,5 +208,10 @@ __all__ = [
     "tan",
     "tanh",
     "tanpi",
+    "totient",
+    "tower_lower",
+    "tower_mod",
+    "tower_upper",
+    "xgcd",
     "zeta",
 ]

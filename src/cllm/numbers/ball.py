@@ -13,7 +13,7 @@ from flint import arb, fmpq
 
 from cllm.errors import LimitError
 from cllm.numbers.context import at, current_bits, resolve_bits
-from cllm.numbers.convert import dyadic, endpoints, exact_rational, to_arb, with_radius
+from cllm.numbers.convert import dyadic, endpoints, exact_rational, restore, to_arb, with_radius
 from cllm.numbers.decimals import ball_text
 from cllm.numbers.operators import EnclosedReal, Number, undecided
 from cllm.numbers.printing import ball_bounds, ball_digits, ball_fixed
@@ -109,7 +109,7 @@ class Ball(EnclosedReal):
     @classmethod
     def from_mantissa_exponent(cls, m: int, e: int, r: int = 0, f: int = 0) -> Ball:
         """The ball m·2^e ± r·2^f; the inverse of `mantissa_exponent`."""
-        return cls._of(arb((m, e), (r, f)) if r else arb((m, e)))
+        return cls._of(restore(m, e, r, f))
 
     def as_fraction(self) -> Fraction:
         """The exact value of a ball of radius 0.

@@ -179,3 +179,14 @@ def endpoints(x: arb) -> tuple[arb, arb]:
     gap = mantissa.bit_length() + int(exponent) - int(x.rad().man_exp()[1])  # down to the last bit of the radius
     bits = max(mantissa.bit_length() + 64, min(gap + 4, MAX_PRECISION_BITS))
     return at(bits, x.lower), at(bits, x.upper)
+
+
+def restore(m: int, e: int, r: int = 0, f: int = 0) -> arb:
+    """The ball m·2^e ± r·2^f with exactly this radius, as `dyadic` of its midpoint and radius gave them."""
+    if r == 0:
+        return arb((m, e))
+    ball = arb((m, e), (r, f))
+    if dyadic(ball.rad()) != (r, f):  # Arb rounded the radius up by a unit of its 30 bits: start half a unit below
+        shift = 31 - r.bit_length()
+        ball = arb((m, e), ((r << shift) - 1, f - shift))
+    return ball

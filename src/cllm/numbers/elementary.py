@@ -58,7 +58,7 @@ class Elementary:
         return self.name
 
     @overload
-    def __call__(self, x: BigFixed, *more: BigFixed | int | Fraction) -> BigFixed: ...  # type: ignore[overload-overlap]
+    def __call__(self, x: BigFixed, *more: BigFixed | int | Fraction) -> BigFixed: ...
     @overload
     def __call__(self, x: Number, *more: Number, bits: int | None = None) -> Ball: ...
 

@@ -111,10 +111,12 @@ class EnclosedReal:
         return quotient.__floor__()
 
     def __mod__(self, other: Any) -> Ball:
-        return self - _ball(other) * (self // other)
+        rest: Ball = self - _ball(other) * (self // other)
+        return rest
 
     def __rmod__(self, other: Any) -> Ball:
-        return _ball(other) - self * (other // self)
+        rest: Ball = _ball(other) - self * (other // self)
+        return rest
 
     def __neg__(self) -> Ball:
         return _wrap(-self._enclosure(current_bits()))
