@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -28,7 +28,7 @@ RUN_FILE, TOKENIZER_FILE, EVENTS_FILE, DATA_FOLDER = "run.toml", "tokenizer.json
 FREE_ON_RESUME = ("checkpoint.", "log.", "device", "train.max_minutes", "train.sample_", "data.path")
 
 
-class Display(Reporter):
+class Display(Reporter, Protocol):
     """What `train` shows besides the loop's steps."""
 
     def begin(self, config: Config, step: int, rows_per_epoch: int) -> None: ...
