@@ -222,7 +222,7 @@ def test_shakespeare_is_whole_and_clean() -> None:
 @pytest.mark.parametrize(
     ("content", "body"),
     [
-        (b"Licence\n*** START OF THE PROJECT GUTENBERG EBOOK A\r\n\r\nTo be\r\n\r\n*** END OF THE PROJECT GUTENBERG EBOOK A",
+        (b"Licence\n*** START OF THE PROJECT GUTENBERG EBOOK A\r\n\r\nTo be\r\n\r\n*** END OF THE PROJECT GUTENBERG X",
          b"To be"),
         (b"Hd\n***START OF THIS PROJECT GUTENBERG EBOOK X***\n  indented\nEnd of the Project Gutenberg EBook\nx",
          b"  indented"),

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import BinaryIO
 
 from cllm.data.documents import Document
-from cllm.data.philox import permutation
+from cllm.data.philox import permutation, words
 from cllm.errors import ConfigError, DataError
 
 PURPOSE = 1
 """Sets the split's random numbers apart from those of the row order."""
 
 SEARCH = 4096
-"""A tail starts at the first line within so many bytes of the wanted place."""
+"""A tail starts at the first line within so many bytes of the wanted place (or a quarter of the tail)."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,12 @@ def split(documents: Sequence[Document], fraction: float, seed: int) -> Split:
     documents within each part stays that of the sources. A single document gives its contiguous tail, from
     the start of a line where there is one near the place. `fraction` 0 gives no validation part.
 
-    Raises ConfigError for a fraction outside [0, 1), DataError for a document too small to be cut in two.
+    Raises ConfigError for a fraction outside [0, 1) or a seed that cannot be, DataError for a document too
+    small to be cut in two.
     """
     if not 0 <= fraction < 1:
         raise ConfigError(f"val_fraction: got {fraction}, expected 0 ≤ val_fraction < 1")
+    words(0, seed, 0, PURPOSE)  # checks the seed
     if fraction == 0:
         return Split(tuple(documents), (), ())
     if len(documents) == 1:
@@ -74,16 +77,14 @@ def _cut(document: Document, fraction: float) -> tuple[Document, Document]:
     try:
         with document.path.open("rb") as file:
             file.seek(place)
-            near = file.read(min(SEARCH, document.stop - place))
+            near = file.read(min(SEARCH, (document.stop - place) // 4))
             line = near.find(b"\n") + 1
             if 0 < line < len(near):
                 place += line
             else:
-                place = max(place, document.start)
-                file.seek(place)
-                while place > document.start and (file.read(1)[0] & 0xC0) == 0x80:  # inside a character
-                    place -= 1
-                    file.seek(place)
+                place = _boundary(file, place, -1)
+                if place <= document.start:
+                    place = _boundary(file, document.start + 1, +1)
     except OSError as e:
         raise DataError(f"{document.name}: cannot read it: {e.strerror}") from None
     if not document.start < place < document.stop:
@@ -92,3 +93,12 @@ def _cut(document: Document, fraction: float) -> tuple[Document, Document]:
             "validation part; give more text, or set data.val_fraction=0"
         )
     return replace(document, stop=place), replace(document, start=place)
+
+
+def _boundary(file: BinaryIO, place: int, direction: int) -> int:
+    """The nearest place from `place` on in `direction` that is not inside a UTF-8 character."""
+    file.seek(place)
+    while (byte := file.read(1)) and byte[0] & 0xC0 == 0x80:
+        place += direction
+        file.seek(place)
+    return place

@@ -147,7 +147,7 @@ def _blocks(documents: Iterable[bytes], history: int) -> Iterator[_Block]:
             before = min(start, history)
             piece = np.frombuffer(document[start - before : start + CHUNK], dtype=np.uint8).astype(np.uint64)
             words = piece.copy()
-            for k in range(1, history + 1):
+            for k in range(1, min(history + 1, len(piece))):
                 words[k:] |= piece[: len(piece) - k] << np.uint64(8 * k)
             reach = np.minimum(np.arange(1, len(piece) + 1), history + 1)
             parts.append(_Block(len(piece) - before, words[before:], reach[before:]))
