@@ -94,8 +94,8 @@ def check_embedding(
     dE, dP = grads(X, dx, E, P)
     be, bp, bdx = d.bounded(e, p, dx)
     check("x", x, X.detach(), bounds.embedding_forward(tokens.reshape(-1), columns, be, bp))
-    check("de", de, de0.double() + dE, added(de0, bounds.scatter(bdx, tokens.reshape(-1), vocab)))
-    check("dp", dp, dp0.double() + dP, added(dp0, bounds.scatter(bdx, columns, t + 2)))
+    check("de", de, de0.double() + dE, bounds.scatter(bdx, tokens.reshape(-1), Bounded(de0, d.u)))
+    check("dp", dp, dp0.double() + dP, bounds.scatter(bdx, columns, Bounded(dp0, d.u)))
 
 
 def check_layernorm(k: Kernels, dtype: torch.dtype, seed: int, n: int, width: int, scale: float, shift: float) -> None:

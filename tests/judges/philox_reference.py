@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -38,6 +39,7 @@ def keep(p: float, *where: int) -> bool:
     return word(*where) >= math.floor(p * 2**32)
 
 
+@lru_cache
 def hidden_keep(
     p: float, seed: int, step: int, first_row: int, layer: int, site: int, shape: tuple[int, ...]
 ) -> Tensor:
@@ -51,6 +53,7 @@ def hidden_keep(
     )
 
 
+@lru_cache
 def attention_keep(p: float, seed: int, step: int, first_row: int, layer: int, shape: tuple[int, ...]) -> Tensor:
     """[B, H, T, T]: query, key."""
     b, h, t, _ = shape
