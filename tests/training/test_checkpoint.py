@@ -14,6 +14,15 @@ import torch
 
 from cllm.errors import CorruptError, RunError, UsageError
 from cllm.training import checkpoint
+from cllm.training.storage import PosixStorage
+
+
+class Unsynced(PosixStorage):
+    """Without waiting for the disk: power loss has its own tests (test_storage.py)."""
+
+    def fsync(self, file: int) -> None: ...
+
+    def fsync_dir(self, path: Path) -> None: ...
 
 
 def make(run: Path, step: int, *, best: bool = False, keep: int | None = 10) -> Path:
@@ -21,7 +30,8 @@ def make(run: Path, step: int, *, best: bool = False, keep: int | None = 10) -> 
     generator = torch.Generator().manual_seed(step)
     weights = {"tok": torch.randn(5, 3, generator=generator), "lnf.g": torch.ones(3)}
     state = {"m.tok": torch.randn(5, 3, generator=generator).double(), "counter": torch.tensor([step, 2**62])}
-    return checkpoint.save(run, step, weights, state, {"tokens": step * 64}, keep=keep, best=best)
+    meta = {"tokens": step * 64}
+    return checkpoint.save(run, step, weights, state, meta, keep=keep, best=best, storage=Unsynced())
 
 
 def same(found: checkpoint.Checkpoint, step: int) -> bool:
@@ -107,6 +117,14 @@ def test_keep_the_last_k_and_the_best(tmp_path: Path) -> None:
     make(tmp_path, 70, keep=1)
     assert names(tmp_path) == ["step-00000060", "step-00000070"]
     assert checkpoint.list_checkpoints(tmp_path) == names(tmp_path)
+
+
+def test_the_best_saved_again_stays_the_best(tmp_path: Path) -> None:
+    make(tmp_path, 1)
+    make(tmp_path, 2, best=True)
+    make(tmp_path, 2)  # a finished run resumed once more
+    found = checkpoint.load(tmp_path, "best")
+    assert same(found, 2) and found.best and found.notes == ()
 
 
 def test_keep_none_keeps_all_and_a_restart_from_further_back_keeps_the_later_ones(tmp_path: Path) -> None:

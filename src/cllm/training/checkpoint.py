@@ -151,6 +151,7 @@ def save(
     temporary = folder / (_TEMPORARY + name)
     try:
         _clean(storage, run_dir)
+        best = best or _named(storage, run_dir / BEST) == name  # saved again, the best one stays the best
         storage.mkdir(temporary)
         files = {}
         for file, tensors in ((WEIGHTS, weights), (STATE, state)):
@@ -190,6 +191,13 @@ def _point(storage: Storage, run_dir: Path, pointer: str, name: str) -> None:
     storage.fsync_dir(run_dir)
 
 
+def _named(storage: Storage, pointer: Path) -> str | None:
+    try:
+        return storage.read(pointer).decode("ascii", "replace").removesuffix("\n")
+    except FileNotFoundError:
+        return None
+
+
 def _clean(storage: Storage, run_dir: Path) -> None:
     """Makes `checkpoints/` when missing; removes what an interrupted save left, or finishes it."""
     names = storage.listdir(run_dir)
@@ -215,9 +223,8 @@ def _retire(storage: Storage, run_dir: Path, step: int, keep: int | None) -> Non
     names = storage.listdir(folder)
     steps = sorted((at for name in names if (at := _step_of(name)) is not None and at <= step), reverse=True)
     extra = [] if keep is None else [checkpoint_name(at) for at in steps[keep:]]
-    with contextlib.suppress(FileNotFoundError):
-        best = storage.read(run_dir / BEST).decode("ascii", "replace").strip()
-        extra = [name for name in extra if name != best]
+    best = _named(storage, run_dir / BEST)
+    extra = [name for name in extra if name != best]
     garbage = [name for name in names if name.startswith(_SUPERSEDED)]
     for name in extra:
         storage.replace(folder / name, folder / (_TEMPORARY + "removed-" + name))

@@ -218,7 +218,7 @@ class Live(Silent):
         )
 
     def message(self, text: str) -> None:
-        self._progress.console.print(_CONTROL.sub("\ufffd", text), markup=False, highlight=False)
+        self._progress.console.print(_CONTROL.sub("\ufffd", text), markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         self._progress.stop()
