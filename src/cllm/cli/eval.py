@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cllm.cli.arguments import Text, data_names
+
 
 def evaluate(
     run: Path,
     /,
-    *data: str,
+    *data: Text,
     checkpoint: str = "latest",
     batch: int = 16,
     ngrams: bool = False,
@@ -39,6 +41,7 @@ def evaluate(
     json: bool
         Print one JSON object.
     """
+    names = data_names(data, evaluate)
     from cllm import api
     from cllm.errors import UsageError
     from cllm.training.progress import bar_for
@@ -46,7 +49,7 @@ def evaluate(
     if ngrams and data:
         raise UsageError("--ngrams: they are fitted and scored on the run's own parts; leave DATA out")
     with bar_for("rows scored") as bar:
-        score = api.evaluate(api.Run(run, checkpoint), list(data) or None, batch=batch, progress=bar)
+        score = api.evaluate(api.Run(run, checkpoint), names or None, batch=batch, progress=bar)
     others = api.ngrams(run) if ngrams else {}
     if json:
         import msgspec

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from cyclopts import Parameter
+from cllm.cli.arguments import Text
 
 
 def generate(
     run: Path,
     /,
     *,
-    prompt: str | None = None,
+    prompt: Text | None = None,
     max_tokens: int = 200,
     temperature: float = 0.8,
     top_k: int = 0,
@@ -21,7 +21,7 @@ def generate(
     min_p: float = 0.0,
     repetition_penalty: float = 1.0,
     seed: int | None = None,
-    stop: Annotated[list[str] | None, Parameter(negative="")] = None,
+    stop: list[str] | None = None,
     past_context: Literal["stop", "slide"] = "stop",
     checkpoint: str = "latest",
     json: bool = False,

@@ -13,7 +13,7 @@ def info(
     /,
     *,
     preset: str | None = None,
-    set: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    set: Annotated[list[str] | None, Parameter(name="--set")] = None,
     settings: bool = False,
     json: bool = False,
 ) -> int:

@@ -7,14 +7,16 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from cllm.cli.arguments import Text, data_names
+
 
 def train(
-    *data: str,
+    *data: Text,
     run: Path | None = None,
     out: Path | None = None,
     resume: bool = False,
     preset: str | None = None,
-    set: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
+    set: Annotated[list[str] | None, Parameter(name="--set")] = None,
     device: Literal["auto", "cpu", "cuda"] | None = None,
     quiet: bool = False,
 ) -> int:
@@ -50,10 +52,11 @@ def train(
     quiet: bool
         Show nothing but errors.
     """
+    names = data_names(data, train)
     from cllm import api
 
     settings = list(set or [])
     if device is not None:
         settings.append(f"device={device}")
-    found = api.train(list(data), run=run, preset=preset, out=out, resume=resume, set=settings, quiet=quiet)
+    found = api.train(names, run=run, preset=preset, out=out, resume=resume, set=settings, quiet=quiet)
     return 130 if found.outcome is not None and found.outcome.reason == "interrupted" else 0

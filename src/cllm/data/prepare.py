@@ -165,6 +165,11 @@ def prepare(
     return open_prepared(out, verify=False)
 
 
+def is_prepared(folder: str | os.PathLike[str]) -> bool:
+    """Whether `folder` holds prepared data (of any version, in any state)."""
+    return (Path(folder) / RECORD).is_file()
+
+
 def open_prepared(folder: str | os.PathLike[str], *, verify: bool = True) -> Prepared:
     """The prepared data in `folder`. With `verify` every byte is hashed and compared; without it, only
     records, headers, lengths and the tokenizer are. Raises RunError (nothing there, another version) or

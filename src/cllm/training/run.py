@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ import torch
 
 from cllm import config as settings
 from cllm.config import Config
-from cllm.data.prepare import Prepared, open_prepared, prepare
+from cllm.data.prepare import Prepared, is_prepared, open_prepared, prepare
 from cllm.errors import ConfigError, LimitError, RunError
 from cllm.text import Tokenizer
 from cllm.training import checkpoint
@@ -48,6 +49,8 @@ def train(config: Config, run_dir: Path, *, resume: bool, display: Display) -> O
         if found is not None:
             config = _resumed(config, run_dir)
         device = device_of(config)
+        if found is None:
+            _clear_unstarted(run_dir)
         data = _data(config, run_dir, found is not None, display)
         if found is None:
             config = settings.replace(config, {"model.vocab": data.tokenizer.vocab_size})
@@ -90,6 +93,12 @@ def device_of(config: Config) -> torch.device:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: got cuda, but this PyTorch sees no CUDA device; use device=cpu or auto")
     return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _clear_unstarted(run_dir: Path) -> None:
+    """Remove data prepared by a start that came to nothing (it left no run.toml), perhaps of another text."""
+    if not (run_dir / RUN_FILE).exists() and is_prepared(run_dir / DATA_FOLDER):
+        shutil.rmtree(run_dir / DATA_FOLDER)
 
 
 def _fits(config: Config, device: torch.device) -> None:
