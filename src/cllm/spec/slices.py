@@ -59,7 +59,7 @@ class Sliced:
 
 
 def slice_floats(x: Floats) -> Sliced:
-    """Exact digits of a float64 matrix, as many as its values need (three for typical float32 weights)."""
+    """Exact digits of a float64 matrix, as many as its values need (two or three for typical float32 weights)."""
     size = np.abs(x)
     exponent = int(np.frexp(size.max(initial=0.0))[1]) + 1
     digits: list[Digits] = []
@@ -114,8 +114,8 @@ def sums(a: Sliced, b: Sliced, orders: int) -> Iterator[tuple[slice, Integers]]:
         for start in range(0, k, width):
             inner = slice(start, min(k, start + width))
             assert (inner.stop - start) * nb <= LIMIT, "sums of digit products would exceed 2^53"
-            left_side = np.stack([d[rows, inner] for d in a.digits[:orders]], axis=1).astype(np.float64)
-            right_side = np.stack([d[inner] for d in b.digits[:nb]][::-1]).astype(np.float64)
+            left_side = np.stack([d[rows, inner] for d in a.digits[:orders]], axis=1).astype(np.float64, order="C")
+            right_side = np.stack([d[inner] for d in b.digits[:nb]][::-1]).astype(np.float64, order="C")
             for order in range(orders):
                 first, last = max(0, order - nb + 1), min(na, order + 1)  # digits of a; of b: order − first, …
                 lhs = left_side[:, first:last].reshape(height, -1)

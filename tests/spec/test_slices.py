@@ -1,0 +1,202 @@
+"""Slices are exact, products of them enclose, and the fast ball system says what the plain one says."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from flint import arb, arb_mat, ctx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spec_models import random_batch, random_params
+
+from cllm.errors import CertificateError
+from cllm.spec import Balls, FastBalls, Model, enclose, fast, slices
+from cllm.spec.balls import working
+
+
+def exact_value(s: slices.Sliced):
+    """Σ digits[l]·2^(exponent − 22(l+1)), as Fractions."""
+    total = np.full(s.size.shape, Fraction(0), object)
+    for l, d in enumerate(s.digits):
+        assert np.abs(d).max() <= slices.HALF
+        weight = Fraction(2) ** (s.exponent - slices.DIGIT * (l + 1))
+        total = total + np.vectorize(lambda v, w=weight: Fraction(float(v)) * w, otypes=[object])(d)
+    return total
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.floats(-1e20, 1e20).filter(lambda v: v == 0 or abs(v) > 1e-20), min_size=6, max_size=6))
+def test_float_slices_are_exact(values):
+    x = np.array(values).reshape(2, 3)
+    s = slices.slice_floats(x)
+    assert s.rad is None
+    assert (exact_value(s) == np.vectorize(Fraction, otypes=[object])(x)).all()
+
+
+def test_typical_float32_weights_need_two_or_three_digits():
+    w = (np.random.default_rng(0).normal(size=(512, 512)) * 0.02).astype(np.float32)
+    assert len(slices.slice_floats(w.astype(np.float64)).digits) in (2, 3)
+
+
+def test_weights_too_far_apart_are_refused():
+    with pytest.raises(CertificateError, match="too small"):
+        slices.slice_floats(np.array([[1e300, 1e-300]]))
+
+
+def random_balls(shape, seed, spread=20):
+    """Balls with full mantissas, radii of about 2^-200, signs and magnitudes mixed."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=shape) * 2.0 ** rng.integers(-spread, spread, shape)
+    return [arb(v) * arb(3).sqrt() + arb(0, abs(v) * 2.0**-200) for v in x.ravel().tolist()]
+
+
+@pytest.mark.parametrize("bits", [64, 100, 256, 384, 1000])
+def test_ball_slices_enclose(bits):
+    with working(bits):
+        flat = random_balls((5, 7), bits)
+        s = slices.slice_balls(flat, (5, 7), bits)
+    value = exact_value(s).ravel()
+    with working(4000):
+        for ball, q, r, size in zip(flat, value, s.rad.ravel().tolist(), s.size.ravel().tolist(), strict=True):
+            here = arb(q.numerator) / arb(q.denominator)
+            assert abs(ball.mid() - here) + ball.rad() <= r
+            assert abs(ball.mid()) <= size
+            assert r < max(2.0**-190 * 2.0**21, 2.0 ** (30 - bits))
+
+
+def digits_of(array):
+    return slices.Sliced([d.astype(np.float32) for d in array], 0, np.ones(array.shape[1:]), None)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 4, 2, 3), (2, 2048, 3, 1, 1), (2, 5000, 3, 3, 2), (1, 700, 2, 4, 4)])
+@pytest.mark.parametrize("extreme", [False, True])
+def test_sums_of_digit_products_are_exact(shape, extreme):
+    """Against Python integers; `extreme`: every digit is 2^21, so that a sum one longer would not be exact."""
+    m, k, n, na, nb = shape
+    rng = np.random.default_rng(0)
+    a, b = (
+        rng.integers(-slices.HALF, slices.HALF + 1, (na, m, k)),
+        rng.integers(-slices.HALF, slices.HALF + 1, (nb, k, n)),
+    )
+    if extreme:
+        a[:], b[:] = slices.HALF, slices.HALF
+    for orders in {1, na, na + nb - 1}:
+        expected = np.zeros((orders, m, n), object)
+        for i in range(na):
+            for j in range(nb):
+                if i + j < orders:
+                    expected[i + j] += a[i].astype(object) @ b[j].astype(object)
+        found = np.concatenate([total for _, total in slices.sums(digits_of(a), digits_of(b), orders)], axis=1)
+        assert (found == expected).all()
+
+
+def test_rows_come_in_blocks(monkeypatch):
+    monkeypatch.setattr(slices, "BLOCK", 50)
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(-9, 9, (2, 11, 5)), rng.integers(-9, 9, (1, 5, 7))
+    blocks = list(slices.sums(digits_of(a), digits_of(b), 2))
+    assert len(blocks) > 1
+    assert (np.concatenate([t for _, t in blocks], axis=1)[1] == a[1] @ b[0]).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(-(2**62), 2**62), min_size=12, max_size=12), st.integers(1, 12))
+def test_integers_are_put_together_exactly(values, count):
+    total = np.array(values[: 12 // count * count], np.int64).reshape(count, -1)
+    expected = [
+        sum(int(v) << (slices.DIGIT * (count - 1 - s)) for s, v in enumerate(column)) for column in total.T.tolist()
+    ]
+    assert slices.integers(total) == expected
+
+
+@pytest.mark.parametrize("which", ["ball·float", "float·ball", "ball·ball", "float·float", "zero·float", "ball·zero"])
+def test_products_enclose_the_exact_product(which):
+    """Endpoints of the operands' balls, multiplied in exact rationals' place (4000 bits), lie in the product."""
+    m, k, n = 4, 300, 3
+    rng = np.random.default_rng(4)
+    left, right = which.split("·")
+
+    def operand(kind, shape, seed):
+        if kind == "ball":
+            flat = random_balls(shape, seed)
+            return slices.slice_balls(flat, shape, 256), flat
+        x = np.zeros(shape) if kind == "zero" else rng.normal(size=shape).astype(np.float32).astype(np.float64)
+        return slices.slice_floats(x), [arb(v) for v in x.ravel().tolist()]
+
+    with working(256):
+        a, fa = operand(left, (m, k), 1)
+        b, fb = operand(right, (k, n), 2)
+        found = slices.balls(a, b)
+        high, low, rad = slices.expansion(a, b)
+    with working(4000):
+        for sign in (-1, 0, 1):
+            ends = [[x.mid() + sign * x.rad() for x in flat] for flat in (fa, fb)]
+            exact = (arb_mat(m, k, ends[0]) * arb_mat(k, n, ends[1])).entries()
+            for x, ball, h, l, r in zip(exact, found, high.ravel(), low.ravel(), rad.ravel(), strict=True):
+                assert ball.contains(x)
+                assert abs(x - float(h) - float(l)) <= float(r)
+        scale = max(abs(float(x)) for x in exact)
+        assert max(float(b.rad()) for b in found) <= 1e-50 * scale + 1e-300
+        assert rad.max() <= 1e-24 * scale + 1e-300
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.floats(-1e200, 1e200), st.floats(-1e200, 1e200))
+def test_two_sum(a, b):
+    s, e = slices.two_sum(np.array([a]), np.array([b]))
+    assert Fraction(float(s[0])) + Fraction(float(e[0])) == Fraction(a) + Fraction(b)
+    assert float(s[0]) == a + b
+
+
+def gradients(params, batch, model, system, bits=256):
+    with enclose(params, batch, model, bits=bits, system=system) as e:
+        return e.loss, {g.name: (g, g.middle, g.radius, g.error(g.middle)) for g in e.gradients()}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_fast_balls_overlap_plain_balls(tied, monkeypatch):
+    """Every product goes through the slices: gradients overlap, entry by entry, as balls and as expansions."""
+    monkeypatch.setattr(fast, "WORTHWHILE", 0)
+    params = random_params(2, 8, 12, 11, 6, tied=tied)
+    batch, model = random_batch(3, 6, 11, padded=True), Model(2, 2, tied=tied, dropout=0.25)
+    plain_loss, plain = gradients(params, batch, model, Balls())
+    fast_loss, quick = gradients(params, batch, model, FastBalls())
+    assert plain_loss.overlaps(fast_loss)
+    deferred = 0
+    for name, (g, *_) in plain.items():
+        q, middle, radius, error = quick[name]
+        high, low, rad = q._expansion
+        deferred += low is not None
+        with working(256):
+            for index in np.ndindex(g.shape):
+                ball = g.entry(*index)
+                assert ball.overlaps(q.entry(*index))
+                l = 0.0 if low is None else float(low[index])
+                away = float(rad[index]) + (abs(float(high[index])) * 2.0**-52 + 1e-300 if low is None else 0.0)
+                assert abs(ball - float(high[index]) - l) <= arb(away) + ball.rad() * 2
+        assert radius.max() < 1e-22
+        assert error.max() < 1e-15
+        assert (middle == q.middle).all()
+    assert deferred >= 10, "the weights' gradients were meant to be left as products"
+
+
+def test_fallback(monkeypatch):
+    assert isinstance(fast.fastest(), FastBalls)
+    fast.fastest.cache_clear()
+    monkeypatch.setattr(slices, "LIMIT", 2**12)  # sums of 4096 products of 2^42 are no longer exact
+    try:
+        with pytest.raises((CertificateError, AssertionError)):
+            fast.self_test()
+        assert type(fast.fastest()) is Balls
+    finally:
+        fast.fastest.cache_clear()
+
+
+def test_wrong_digits_fail_the_self_test(monkeypatch):
+    good = slices.integers
+    monkeypatch.setattr(slices, "integers", lambda t: [v + (1 << 60) for v in good(t)])
+    with pytest.raises(CertificateError, match="disagree"):
+        fast.self_test()
+    assert ctx.prec == 53
