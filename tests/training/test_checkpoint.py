@@ -97,6 +97,16 @@ def test_manifest_and_done_say_what_the_format_says(tmp_path: Path) -> None:
     assert (path / "DONE").read_text() == digest + "\n"
 
 
+def test_the_documented_manifest_is_the_real_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+    documented = json.loads(page.split("```json\n")[1].split("```")[0])
+    real = json.loads((make(tmp_path, 100) / "manifest.json").read_text())
+    assert documented.keys() == real.keys()
+    for key in ("files", "environment"):
+        assert documented[key].keys() == real[key].keys()
+    assert (documented["format"], documented["version"]) == (real["format"], real["version"])
+
+
 def test_weights_alone(tmp_path: Path) -> None:
     path = make(tmp_path, 1)
     (path / "state.safetensors").write_bytes(b"broken")
