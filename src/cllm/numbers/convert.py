@@ -186,7 +186,10 @@ def restore(m: int, e: int, r: int = 0, f: int = 0) -> arb:
     if r == 0:
         return arb((m, e))
     ball = arb((m, e), (r, f))
-    if dyadic(ball.rad()) != (r, f):  # Arb rounded the radius up by a unit of its 30 bits: start half a unit below
-        shift = 31 - r.bit_length()
+    if r.bit_length() <= 30 and dyadic(ball.rad()) != (
+        r,
+        f,
+    ):
+        shift = 31 - r.bit_length()  # Arb rounded it up by a unit of its 30 bits: start half a unit below
         ball = arb((m, e), ((r << shift) - 1, f - shift))
     return ball

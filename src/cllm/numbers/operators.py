@@ -119,13 +119,14 @@ class EnclosedReal:
         return rest
 
     def __neg__(self) -> Ball:
-        return _wrap(-self._enclosure(current_bits()))
+        return _wrap(self._enclosure(current_bits()).neg(exact=True))
 
     def __pos__(self) -> Ball:
         return _wrap(self._enclosure(current_bits()))
 
     def __abs__(self) -> Ball:
-        return _wrap(abs(self._enclosure(current_bits())))
+        x = self._enclosure(current_bits())
+        return _wrap(at(x.mid().man_exp()[0].bit_length() + 64, abs, x))
 
     # comparison -------------------------------------------------------------------------------------------------
     def _compared(self, other: Any) -> tuple[arb, arb] | None:

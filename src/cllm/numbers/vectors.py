@@ -181,7 +181,7 @@ class BallVector:
         return result
 
     def __neg__(self) -> BallVector:
-        return BallVector.of([-x for x in self._balls], self.shape)
+        return BallVector.of([x.neg(exact=True) for x in self._balls], self.shape)
 
     def apply(self, function: Elementary, *, bits: int | None = None) -> BallVector:
         """An elementary function of every element."""
