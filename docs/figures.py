@@ -1,0 +1,87 @@
+"""Put measured figures into the README: everything between `<!-- name -->` and `<!-- /name -->` comes from here.
+
+Tables from benchmarks/*.json (written by `make bench`), the demo's output from docs/demo.txt (written by `make demo`).
+`python docs/figures.py` rewrites README.md; `--check` only says whether it would change.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+
+
+def load(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def number(value: Any, digits: int) -> str:
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def where(result: dict[str, Any]) -> str:
+    machine = result["machine"]
+    return f"{machine['cores']} cores, torch {machine['versions']['torch']}, {result['date'][:10]}"
+
+
+def train_step() -> str:
+    """The training step beside its peers, two sizes."""
+    lines = []
+    for name, command in (
+        ("train-step-small-b16-t128", "cllm bench train-step"),
+        ("train-step-seed-b8-t256", "cllm bench train-step --preset seed --batch 8 --sequence 256"),
+    ):
+        result = load(name)
+        lines += [
+            f"`{command}` ({where(result)}):",
+            "",
+            "| | ms a step | tokens/s | of GEMM peak | spread | time against ours | peak RSS MB |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {row['name']} | {number(row['ms'], 1)} | {number(row['tokens_per_s'], 0)} | "
+            f"{100 * row['peak_fraction']:.0f} % | {100 * row['spread']:.1f} % | {row['times_ours']:.2f}× | "
+            f"{number(row['peak_rss_mb'], 0)} |"
+            for row in result["rows"]
+        ]
+        growth = result["facts"]["RSS growth of our step, step 20 to 200 (MB)"]
+        lines += ["", f"Memory growth of our step from step 20 to step 200: {growth:.1f} MB.", ""]
+    return "\n".join(lines).strip()
+
+
+def demo() -> str:
+    """What `make demo` printed."""
+    return "```\n" + (ROOT / "docs" / "demo.txt").read_text(encoding="utf-8").strip() + "\n```"
+
+
+PARTS = {"train-step": train_step, "demo": demo}
+
+
+def filled(text: str) -> str:
+    """The README with every marked part renewed."""
+    for name, make in PARTS.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        if len(pattern.findall(text)) != 1:
+            sys.exit(f"README.md: expected the marks of {name} once")
+        content = make()
+        text = pattern.sub(lambda found, content=content: f"{found[1]}{content}\n{found[2]}", text)
+    return text
+
+
+def main() -> None:
+    old = README.read_text(encoding="utf-8")
+    new = filled(old)
+    if "--check" in sys.argv:
+        sys.exit(
+            "README.md: its figures are not those of benchmarks/ and docs/demo.txt; run: make docs" if new != old else 0
+        )
+    README.write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
