@@ -155,6 +155,13 @@ def test_refusals():
         pass
     with pytest.raises(UsageError, match=r"head\.w"), enclose({**params, "head.w": params["tok"]}, batch, model):
         pass
+    short = {n: x for n, x in params.items() if n != "1.ffn.b1"}
+    with pytest.raises(UsageError, match=r"1\.ffn\.b1 is missing"), enclose(short, batch, model):
+        pass
+    with pytest.raises(DataError, match="positions"), enclose({**params, "pos": params["pos"][:4]}, batch, model):
+        pass
+    with pytest.raises(DataError, match="tokens from"), enclose({**params, "tok": params["tok"][:5]}, batch, model):
+        pass
     with pytest.raises(CertificateError, match="precision"), enclose(params, batch, model, bits=4) as e:
         list(e.gradients())
     with pytest.raises(ConfigError, match="relu"):

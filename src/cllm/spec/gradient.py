@@ -22,7 +22,7 @@ import numpy as np
 from flint import arb
 from numpy.typing import NDArray
 
-from cllm.errors import CertificateError, NonFiniteError, UsageError
+from cllm.errors import CertificateError, DataError, NonFiniteError, UsageError
 from cllm.spec.balls import BallArray, Balls, Expansion, working
 from cllm.spec.batch import Batch
 from cllm.spec.gpt import Model, loss
@@ -121,9 +121,7 @@ def enclose(
 
     system: `Balls()` (the default) or a faster one of the same kind. Sets FLINT's precision while it lasts.
     """
-    for name, value in params.items():
-        if not np.isfinite(value).all():
-            raise NonFiniteError(f"{name} has {np.count_nonzero(~np.isfinite(value))} values that are not finite")
+    _check(params, batch, model)
     with working(bits):
         tape, S = recording(system or Balls())
         leaves = Leaves(tape, params)
@@ -135,3 +133,18 @@ def enclose(
             raise CertificateError(f"the loss at {bits} bits is {ball}: raise the precision")
         shapes = {name: tuple(value.shape) for name, value in params.items()}
         yield Enclosure(ball, leaves.name_of(), shapes, tape, root)
+
+
+def _check(params: Mapping[str, NDArray[Any]], batch: Batch, model: Model) -> None:
+    """Refuse what the specification has no value for."""
+    for name, value in params.items():
+        if not np.isfinite(value).all():
+            raise NonFiniteError(f"{name} has {np.count_nonzero(~np.isfinite(value))} values that are not finite")
+    table = params.get("pos") if model.positions is None else model.positions
+    if "tok" not in params or table is None:
+        raise UsageError("parameters: expected `tok`, and `pos` or a fixed table of positions")
+    tokens, V = batch.tokens_BT1, len(params["tok"])
+    if tokens.min() < 0 or tokens.max() >= V:
+        raise DataError(f"batch: tokens from {tokens.min()} to {tokens.max()}: expected 0 … {V - 1}")
+    if batch.positions_BT.max() >= len(table):
+        raise DataError(f"batch: {batch.columns} columns, but a table of {len(table)} positions: give shorter rows")

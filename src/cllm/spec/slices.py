@@ -113,7 +113,8 @@ def sums(a: Sliced, b: Sliced, orders: int) -> Iterator[tuple[slice, Integers]]:
         total = np.zeros((orders, height, n), np.int64)
         for start in range(0, k, width):
             inner = slice(start, min(k, start + width))
-            assert (inner.stop - start) * nb <= LIMIT, "sums of digit products would exceed 2^53"
+            if (inner.stop - start) * nb > LIMIT:
+                raise CertificateError("sums of digit products would exceed 2^53: lower the precision")
             left_side = np.stack([d[rows, inner] for d in a.digits[:orders]], axis=1).astype(np.float64, order="C")
             right_side = np.stack([d[inner] for d in b.digits[:nb]][::-1]).astype(np.float64, order="C")
             for order in range(orders):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
+from cllm.errors import UsageError
 from cllm.spec.system import TWO_OVER_SQRT_PI, Shape, System
 
 A = TypeVar("A")
@@ -223,6 +224,8 @@ class Leaves(Mapping[str, Var[A]]):
         self.made: dict[str, Var[A]] = {}
 
     def __getitem__(self, name: str) -> Var[A]:
+        if name not in self.params:
+            raise UsageError(f"parameter {name} is missing; there are: {', '.join(self.params)}")
         if name not in self.made:
             self.made[name] = self.tape.variable(self.tape.S.lift(self.params[name]))
         return self.made[name]
