@@ -238,7 +238,8 @@ def test_damage_anywhere_in_the_folder_is_noticed(shelf: Path, tmp_path: Path) -
         path.write_bytes(content)
     open_prepared(out)
     # parts of two folders that are each in order do not pass for one
-    prepare(shelf, tmp_path / "other", vocab_size=310)
+    prepare(shelf, tmp_path / "other", tokenizer=out / "tokenizer.json", seed=5)
+    assert (out / "train.json").read_bytes() != (tmp_path / "other" / "train.json").read_bytes()
     for name in ("train.json", "train.tokens", "train.documents"):
         shutil.copy(tmp_path / "other" / name, out / name)
     with pytest.raises(CorruptError, match="does not belong"):

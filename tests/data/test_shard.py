@@ -61,6 +61,8 @@ def test_unknown_characters_make_a_shard_lossy(tmp_path: Path) -> None:
     assert list(shard.texts(characters)) == [DOCUMENTS[0].encode()]
     shard = write(tmp_path / "unknown", characters, [DOCUMENTS[0], "Ж�ЖЖ"])
     assert (shard.lossless, shard.record.unknown) == (False, 4)
+    # what UNK prints as is no exception: its bytes could not be counted
+    assert not write(tmp_path / "replacement", characters, [DOCUMENTS[0], "�"]).lossless
     with pytest.raises(DataError, match="the tokenizer lost some of it"):
         list(shard.texts(characters))
     with pytest.raises(DataError, match="another tokenizer"):

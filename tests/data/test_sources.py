@@ -163,7 +163,7 @@ TOKENIZERS = [train_tokenizer(kind, [TEXT], 300) for kind in ("bpe", "char", "wo
 
 
 @given(
-    st.lists(st.sampled_from([*" \n\r\t'’a1.é́🦊東\u3000\u0085\x1f\u180e", "\u200b", "'s", "  "])).map("".join),
+    st.lists(st.sampled_from([*" \n\r\t'’a1.é́🦊東\u3000\u0085\x1f\u180e", "\u200b", "'s", "  ", "\r\n"])).map("".join),
     st.integers(1, 9),
 )
 @settings(deadline=None, max_examples=300)

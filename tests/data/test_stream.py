@@ -101,7 +101,8 @@ def test_epochs_and_seeds_differ(shards) -> None:
     assert not np.array_equal(first, second)
     assert {tuple(r) for r in first.tolist()} != {tuple(r) for r in second.tolist()}  # other cuts, too
     assert not np.array_equal(first, Stream(shard, 8, seed=2).rows(0, n).tokens_BT1)
-    assert not np.array_equal(np.sort(first[:, 0]), first[:, 0])
+    in_order = int((first[1:, 0] == first[:-1, -1]).sum())  # rows that go on where the one before ended
+    assert in_order < n / 4
     assert [stream.epoch(p) for p in (0, n - 1, n, 2 * n)] == [0, 0, 1, 2]
 
 

@@ -98,6 +98,12 @@ def test_a_case_by_hand() -> None:
     assert bits[2] == bits[1]  # the first byte of a document has no history
 
 
+def test_a_context_shorter_than_the_order_is_not_filled_up() -> None:
+    model = NgramModel([b"\0a\0a\0b"], 3)
+    assert np.array_equal(model.distribution(b""), model.distribution(b"", 1))
+    assert np.array_equal(model.distribution(b"a"), model.distribution(b"a", 2))
+
+
 def test_a_longer_history_helps_where_it_tells_something() -> None:
     text = "".join(f"{i % 7} sheep, {i * i % 11} goats; " for i in range(3000)).encode()
     result = ngram_bits_per_byte([text[:40_000]], [text[40_000:]], (1, 2, 3, 5))

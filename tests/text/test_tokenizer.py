@@ -175,7 +175,10 @@ def test_a_foreign_file_is_used_in_our_one_way() -> None:
     text = "more than four tokens <|endoftext|> <pad>"
     assert (tokenizer.eos_id, tokenizer.pad_id, tokenizer.bos_id, tokenizer.unk_id) == (256, 257, None, None)
     ids = tokenizer.encode(text)
-    assert len(ids) == len(text)  # nothing added, cut or padded
+    assert len(ids) == len(text)  # nothing added, cut …
+    assert (
+        tokenizer.encode("ab") == tokenizer.encode_batch(["ab"])[0] == [tokenizer.id("a"), tokenizer.id("b")]
+    )  # … or padded
     assert max(ids) < 256  # no special token, even where the file forgot to mark it
     assert tokenizer.decode(ids) == text
     assert tokenizer.lossless
