@@ -130,7 +130,7 @@ def test_a_file_that_goes_or_shrinks_is_said(folder: Path) -> None:
         scan(document)
 
 
-@pytest.mark.parametrize("block", [1, 2, 3, 7, 1 << 18])
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 1 << 16])
 @pytest.mark.parametrize(
     ("content", "offset", "line"),
     [
