@@ -130,10 +130,18 @@ class Ball(EnclosedReal):
         """Whether the number (or the whole ball) `x` lies in this ball; rationals and decimals are compared exactly."""
         rational = None if isinstance(x, (EnclosedReal, arb)) else exact_rational(x)
         if rational is not None:
-            return bool(self._arb.contains(fmpq(rational.numerator, rational.denominator)))
+            return self._holds(fmpq(rational.numerator, rational.denominator))
         return bool(self._arb.contains(to_arb(x, self._work_bits())))
 
     __contains__ = contains
+
+    def _holds(self, x: fmpq) -> bool:
+        """|x − m| ≤ r in exact integers (flint's own test would first round x to a ball)."""
+        m, e, r, f = self.mantissa_exponent()
+        if max(abs(e), abs(f)) > _EXACT_BITS:
+            return bool(self._arb.contains(at(self._work_bits(), arb, x)))
+        two = fmpq(2)
+        return bool(abs(x - fmpq(m) * two**e) <= fmpq(r) * two**f)
 
     def overlaps(self, x: Number) -> bool:
         """Whether this ball and `x` have a point in common."""

@@ -96,7 +96,7 @@ class Elementary:
         """The flint ball of the value; see the class."""
         self._check_arity(args)
         refinable = all(_refinable(a) for a in args)
-        most = min(4 * bits + 1024, MAX_PRECISION_BITS + 1024) if refinable else bits + 16
+        most = min(4 * bits + 1024 + _length(args), MAX_PRECISION_BITS + 1024) if refinable else bits + 16
         work = bits + 16
         while True:
             enclosures = [to_arb(a, work) for a in args]
@@ -140,6 +140,20 @@ def _refinable(x: object) -> bool:
     if isinstance(x, Ball):
         return x.is_exact
     return not isinstance(x, arb) or bool(x.is_exact())
+
+
+def _length(args: tuple[Any, ...]) -> int:
+    """How many bits the arguments are long: as many may cancel against a pole, a zero or a boundary close by."""
+    lengths = [0]
+    for x in args:
+        if isinstance(x, Fraction):
+            lengths.append(x.numerator.bit_length() + x.denominator.bit_length())
+        elif isinstance(x, (int, float)):
+            lengths.append(max(int(x).bit_length(), 1100 if isinstance(x, float) else 0))
+        else:
+            hook = x if isinstance(x, arb) else to_arb(x, 64)
+            lengths.append(hook.mid().man_exp()[0].bit_length() + min(abs(int(hook.mid().man_exp()[1])), 1 << 20))
+    return 2 * max(lengths)
 
 
 def decide(*, yes: bool, no: bool) -> Decision:

@@ -23,11 +23,11 @@ def _nonnegative(x: arb) -> Decision:
 
 
 def _unit(x: arb) -> Decision:
-    return decide(yes=abs(x) <= 1, no=abs(x) > 1)
+    return decide(yes=x >= -1 and x <= 1, no=x < -1 or x > 1)
 
 
 def _open_unit(x: arb) -> Decision:
-    return decide(yes=abs(x) < 1, no=abs(x) >= 1)
+    return decide(yes=x > -1 and x < 1, no=x <= -1 or x >= 1)
 
 
 def _no_pole(x: arb) -> Decision:
@@ -45,8 +45,11 @@ def _not_one(x: arb) -> Decision:
     return decide(yes=not x.contains(1), no=x.is_exact() and x == 1)
 
 
-def _not_integer(x: arb) -> Decision:
-    return decide(yes=not x.contains_integer(), no=x.is_exact() and x.is_integer())
+def _not_half_integer(x: arb) -> Decision:
+    """Not k + 1/2; the mantissa of an exact ball is odd, so that its exponent tells."""
+    if x.is_exact():
+        return bool(x.man_exp()[1] != -1)
+    return None if (x + arb(0.5)).contains_integer() else True
 
 
 def _both(*decisions: Decision) -> Decision:
@@ -124,7 +127,7 @@ tanpi = Elementary(
     arb.tan_pi,
     "tan πx.",
     "all real numbers but the half-integers (odd multiples of 1/2)",
-    lambda x: _not_integer(x + arb(0.5)),
+    _not_half_integer,
 )
 asin = Elementary("asin", arb.asin, "The arc sine, in [−π/2, π/2].", "-1 <= x <= 1", _unit)
 acos = Elementary("acos", arb.acos, "The arc cosine, in [0, π].", "-1 <= x <= 1", _unit)
