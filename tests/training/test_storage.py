@@ -300,6 +300,8 @@ def crash_every_call(history: list[tuple[int, bool, int]], tmp_path: Path, rando
                 assert_is(champion, champion.step, champion.meta["line"])
             if returned:
                 assert found.notes == ()
+            for listed in checkpoint.list_checkpoints(run):  # nothing half removed goes by a checkpoint's name
+                assert checkpoint.load(run, listed).name == listed
             # And the run goes on: leftovers are swept and the next save is as good as any.
             save(Unsynced(), step + 1, run=run)
             after = checkpoint.load(run)
@@ -318,6 +320,20 @@ def test_power_loss_at_every_call_of_a_save(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", HISTORIES)
 def test_power_loss_at_every_call_of_a_save_many_mixtures(name: str, tmp_path: Path) -> None:
     assert crash_every_call(HISTORIES[name], tmp_path, randoms=60) > 2000
+
+
+def test_the_only_copy_of_a_step_set_aside_survives_the_next_failing_save(tmp_path: Path) -> None:
+    class Full(Unsynced):
+        def create(self, path: Path) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = save(Unsynced(), 1, run=tmp_path)
+    path.rename(path.with_name(".old-" + path.name))  # power was lost between the two renames
+    assert_is(checkpoint.load(tmp_path), 1)
+    with pytest.raises(RunError, match="No space"):
+        save(Full(), 2, run=tmp_path)
+    assert_is(checkpoint.load(tmp_path), 1)
+    assert checkpoint.load(tmp_path).notes == (), "and it has its name again"
 
 
 class Forgetful(Disk):

@@ -203,7 +203,7 @@ def safetensors_chunks(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memory
     yield len(text).to_bytes(8, "little")
     yield text
     for name in order:
-        flat = tensors[name].detach().cpu().contiguous().reshape(-1)
+        flat = tensors[name].detach().cpu().reshape(-1)
         if flat.numel():
             data = flat.view(torch.uint8).numpy().data
             for at in range(0, len(data), CHUNK):
