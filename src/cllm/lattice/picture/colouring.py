@@ -59,7 +59,9 @@ def _prime(n: NDArray[np.int64], modulus: int) -> Colouring:
 def _big_omega(n: NDArray[np.int64], modulus: int) -> Colouring:
     top = 10
     values = np.minimum(_table(n).big_omega, top).astype(np.int64)
-    scale = np.concatenate((np.array([FAINT], dtype=np.uint8), sequential(1 - np.arange(top) / (top - 1))))
+    # primes stand out; the more factors, the deeper
+    others = sequential(0.5 - 0.5 * np.arange(top - 1) / (top - 2)) * np.linspace(0.8, 0.55, top - 1)[:, None]
+    scale = np.concatenate((np.array([FAINT, ACCENT]), others)).astype(np.uint8)
     labels = [*map(str, range(top)), f"{top} or more"]
     colours, legend = _steps(values, labels, scale)
     return Colouring(colours, values <= 1, legend[1:], "prime factors with multiplicity (Omega)")
