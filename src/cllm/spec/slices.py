@@ -75,13 +75,17 @@ def slice_floats(x: Floats) -> Sliced:
 
 
 def slice_balls(flat: list[arb], shape: Shape, bits: int) -> Sliced:
-    """Digits of the midpoints, down to 2^−bits of the largest; the remainder goes into the radius."""
+    """Digits of the midpoints, down to 2^−bits of the largest, or to an eighth of what most of the radii are: digits
+    below the radii say nothing. The remainder goes into the radius."""
     middle = middles(flat)
     largest = float(np.abs(middle).max(initial=0.0))
     if not np.isfinite(largest):
         raise CertificateError("balls that are not finite: raise the precision")
-    count = -(-bits // DIGIT)
     exponent = int(np.frexp(max(largest, TINY))[1]) + 2
+    rad = radii(flat)
+    if floor := float(np.quantile(rad, 0.1)) if len(flat) else 0.0:
+        bits = min(bits, max(exponent + 3 - int(np.frexp(floor)[1]), DIGIT))
+    count = -(-bits // DIGIT)
     with ctx.workprec(DIGIT * count + 64):  # so that nothing here is rounded but by `floor`
         scaled = map(mul, map(arb.mid, flat), repeat(arb(2) ** (DIGIT * count - exponent)))
         whole = [int(z.fmpz()) for z in map(arb.floor, scaled)]
@@ -96,7 +100,7 @@ def slice_balls(flat: list[arb], shape: Shape, bits: int) -> Sliced:
         if shift + DIGIT > 64:
             digit = digit | packed[:, limb + 1] << np.uint64(64 - shift)
         digits.append(((digit & np.uint64(2**DIGIT - 1)).astype(np.float32) - np.float32(HALF)).reshape(shape))
-    rad = up(radii(flat) + 2.0 ** (exponent - DIGIT * count), 2)
+    rad = up(rad + 2.0 ** (exponent - DIGIT * count), 2)
     size = up(np.abs(middle), 2)
     return Sliced(digits, exponent, size.reshape(shape), rad.reshape(shape))
 
