@@ -1,7 +1,8 @@
 """GELU (Hendrycks & Gimpel 2016), tanh form (the default) and erf form, at the pre-activation x.
 
-tanh form: y = ½x(1 + t), t = tanh u, u = √(2/π)(x + 0.044715x³)
-           dy/dx = ½(1 + t) + ½x(1 − t²)·√(2/π)(1 + 0.134145x²)
+tanh form: y = ½x(1 + tanh u), u = √(2/π)(x + 0.044715x³). Since ½(1 + tanh u) = 1/(1 + e^(−2u)) = σ(2u),
+           y = x·s with s = σ(2u),  dy/dx = s·(1 + x·(2u)′·(1 − s)),  (2u)′ = 2√(2/π)(1 + 0.134145x²).
+           The logistic form is the same function, without the cancellation in 1 + tanh u for negative u.
 erf form:  y = x·Φ(x),  dy/dx = Φ(x) + x·φ(x),  Φ(x) = ½(1 + erf(x/√2)), φ(x) = e^(−x²/2)/√(2π)
 (docs/derivations/gelu.md). Flat blocks that fit the second-level cache.
 """
@@ -13,8 +14,8 @@ import math
 import torch
 from torch import Tensor
 
-ROOT = math.sqrt(2 / math.pi)
-CUBIC = 0.044715
+LINEAR = 2 * math.sqrt(2 / math.pi)  # 2u = LINEAR·x + CUBIC·x³
+CUBIC = 0.044715 * LINEAR
 BLOCK = 1 << 16
 
 
@@ -22,16 +23,16 @@ def gelu_tanh_forward(x: Tensor, y: Tensor) -> None:
     """Write y = GELU(x), elementwise; any shape, contiguous."""
     for xs, ys in zip(x.view(-1).split(BLOCK), y.view(-1).split(BLOCK), strict=True):
         torch.mul(xs, xs, out=ys)
-        ys.mul_(ROOT * CUBIC).add_(ROOT).mul_(xs).tanh_().add_(1.0).mul_(xs).mul_(0.5)
+        ys.mul_(CUBIC).add_(LINEAR).mul_(xs).sigmoid_().mul_(xs)
 
 
 def gelu_tanh_backward(x: Tensor, dy: Tensor) -> None:
     """Overwrite dy with dx = dy·GELU'(x)."""
     for xs, ds in zip(x.view(-1).split(BLOCK), dy.view(-1).split(BLOCK), strict=True):
         square = xs * xs
-        t = (square * (ROOT * CUBIC)).add_(ROOT).mul_(xs).tanh_()
-        slope = square.mul_(3 * CUBIC * ROOT).add_(ROOT).mul_(xs)  # x·du/dx
-        slope.mul_(1.0 - t * t).add_(t).add_(1.0).mul_(0.5)
+        s = (square * CUBIC).add_(LINEAR).mul_(xs).sigmoid_()
+        slope = square.mul_(3 * CUBIC).add_(LINEAR).mul_(xs)  # x·(2u)′
+        slope.mul_(1.0 - s).add_(1.0).mul_(s)
         ds.mul_(slope)
 
 
