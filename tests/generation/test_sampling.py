@@ -260,3 +260,8 @@ def test_top_p_of_a_large_vocabulary(scale: float) -> None:
         assert abs(len(ids) - count) <= 1, "one more or less where rounding decides"
         assert ids.tolist() == sorted(order[: len(ids)])
         assert float(probabilities.sum()) == pytest.approx(1, abs=1e-12)
+
+
+def test_top_p_reached_exactly_takes_no_further_token() -> None:
+    ids, _ = distribution(torch.zeros(4), SamplingOptions(top_p=0.5))
+    assert ids.tolist() == [0, 1]
