@@ -88,7 +88,7 @@ def _least(n: NDArray[np.int64], modulus: int) -> Colouring:
     labels = ["2", "3", "5", "7", "11 - 29", "31 - 97", "101 or more", "itself (prime)"]
     values = np.searchsorted(bounds, table.least, side="right") - 1
     values = np.where((table.least == n) & (n > 1), len(bounds), np.maximum(values, 0))
-    scale = np.concatenate((sequential(np.arange(7) / 9), np.array([ACCENT], dtype=np.uint8)))
+    scale = np.concatenate((sequential(np.arange(7) / 11), np.array([ACCENT], dtype=np.uint8)))
     colours, legend = _steps(values, labels, scale)
     return Colouring(colours, values == len(bounds), legend, "least prime factor")
 

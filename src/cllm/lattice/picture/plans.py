@@ -50,7 +50,7 @@ def _unit(points: Polar) -> tuple[Any, Any]:
 
 def _spacing(per_unit: Any, radius: Any, reach: float) -> Any:
     """A dot's size where `per_unit` points a unit of radius share a circle: a little under half their distance."""
-    return np.clip(0.19 * np.sqrt(2 * np.pi * np.maximum(radius, 0.5) / per_unit) / reach, 0.0006, 0.011)
+    return np.clip(0.19 * np.sqrt(2 * np.pi * np.maximum(radius, 0.5) / per_unit) / reach, 0.0006, 0.009)
 
 
 def _sacks(n: IntArray, o: dict[str, Any]) -> Plane:

@@ -144,7 +144,7 @@ def _cover(
 
 def _words(scene: Scene, frame: Frame, image: Image) -> None:
     """Title above; caption and legend below."""
-    _, drawing, fonts, _ = pillow()
+    images, drawing, fonts, _ = pillow()
     pen = drawing.Draw(image)
     unit = max(frame.width, 300) / 1080
     big, small = fonts.load_default(size=max(13, round(30 * unit))), fonts.load_default(size=max(9, round(16 * unit)))
@@ -161,6 +161,9 @@ def _words(scene: Scene, frame: Frame, image: Image) -> None:
         needed = 2.6 * dot + small.getlength(label) + 1.1 * small.size
         if x + needed > frame.left + frame.plot + small.size:
             break
-        pen.ellipse([x, y - dot, x + 2 * dot, y + dot], fill=rgb(colour))
+        spot = images.new("L", (64, 64), 0)
+        drawing.Draw(spot).ellipse([0, 0, 63, 63], fill=255)
+        spot = spot.resize((round(2 * dot), round(2 * dot)), images.Resampling.BOX)
+        image.paste(rgb(colour), (round(x), round(y - dot)), spot)
         pen.text((x + 2.6 * dot, y), label, font=small, fill=QUIET, anchor="lm")
         x += needed
