@@ -26,6 +26,7 @@ _STATES: tuple[tuple[tuple[int, int, int], ...], ...] = (
     ((1, 1, 2), (0, 1, 3), (0, 0, 3), (1, 0, 0)),
 )
 _LEVELS = 4
+_BLOCK = 1 << 15  # a block's arrays stay in the cache
 
 
 @lru_cache(maxsize=2)
@@ -60,13 +61,18 @@ def hilbert(d: ArrayLike, order: int) -> tuple[Any, Any]:
     _check("hilbert", order)
     m = as_int64("hilbert", d, low=0, high=4**order - 1)
     forward, _ = _tables()
-    state = np.full(m.shape, _start(order) * 256, dtype=np.int64)
-    x, y = np.zeros(m.shape, dtype=np.int64), np.zeros(m.shape, dtype=np.int64)
-    for shift in range(2 * (order + -order % _LEVELS) - 8, -1, -8):
-        step = forward[state + (m >> shift & 255)]
-        x, y = x << 4 | step >> 6, y << 4 | step >> 2 & 15
-        state = (step & 3) << 8
-    return x, y
+    flat = m.reshape(-1)
+    x, y = np.empty(flat.shape, dtype=np.int64), np.empty(flat.shape, dtype=np.int64)
+    for low in range(0, flat.size, _BLOCK):
+        part = flat[low : low + _BLOCK]
+        state: Any = _start(order) << 8
+        px, py = np.zeros_like(part), np.zeros_like(part)
+        for shift in range(2 * (order + -order % _LEVELS) - 8, -1, -8):
+            step = forward[state + (part >> shift & 255)]
+            px, py = px << 4 | step >> 6, py << 4 | step >> 2 & 15
+            state = (step & 3) << 8
+        x[low : low + _BLOCK], y[low : low + _BLOCK] = px, py
+    return x.reshape(m.shape), y.reshape(m.shape)
 
 
 def hilbert_inverse(x: ArrayLike, y: ArrayLike, order: int) -> Any:
@@ -76,10 +82,15 @@ def hilbert_inverse(x: ArrayLike, y: ArrayLike, order: int) -> Any:
     ys = as_int64("hilbert_inverse", y, low=0, high=2**order - 1)
     xs, ys = np.broadcast_arrays(xs, ys)
     _, backward = _tables()
-    state = np.full(xs.shape, _start(order) * 256, dtype=np.int64)
-    d = np.zeros(xs.shape, dtype=np.int64)
-    for shift in range(order + -order % _LEVELS - 4, -1, -4):
-        step = backward[state + ((xs >> shift & 15) << 4 | ys >> shift & 15)]
-        d = d << 8 | step >> 2
-        state = (step & 3) << 8
-    return d
+    a, b = xs.reshape(-1), ys.reshape(-1)
+    d = np.empty(a.shape, dtype=np.int64)
+    for low in range(0, a.size, _BLOCK):
+        px, py = a[low : low + _BLOCK], b[low : low + _BLOCK]
+        state: Any = _start(order) << 8
+        part = np.zeros_like(px)
+        for shift in range(order + -order % _LEVELS - 4, -1, -4):
+            step = backward[state + ((px >> shift & 15) << 4 | py >> shift & 15)]
+            part = part << 8 | step >> 2
+            state = (step & 3) << 8
+        d[low : low + _BLOCK] = part
+    return d.reshape(xs.shape)

@@ -20,8 +20,10 @@ RESIDUE_RANGE = prod(RESIDUE_PRIMES)
 
 _BLOCK = 1 << 15
 # n ≡ Σ (r_p·c_p mod p)·(M/p) mod M with c_p = (M/p)⁻¹ mod p; the sum stays below 13.4·M < 2⁶³
-_COFACTORS = [RESIDUE_RANGE // p for p in RESIDUE_PRIMES]
-_INVERSES = [pow(m, -1, p) for m, p in zip(_COFACTORS, RESIDUE_PRIMES, strict=True)]
+_TERMS = [
+    np.array([r * pow(m, -1, p) % p * m for r in range(p)], dtype=np.int64)
+    for m, p in ((RESIDUE_RANGE // p, p) for p in RESIDUE_PRIMES)
+]
 
 
 def residues(n: ArrayLike) -> Any:
@@ -43,8 +45,7 @@ def residues_inverse(values: ArrayLike) -> Any:
         raise DomainError(f"residues_inverse: expected an array [..., 15], got shape {r.shape}")
     total = np.zeros(r.shape[:-1], dtype=np.int64)
     for k, p in enumerate(RESIDUE_PRIMES):
-        column = as_int64("residues_inverse", r[..., k], low=0, high=p - 1)
-        total += (column * _INVERSES[k] % p) * _COFACTORS[k]
+        total += _TERMS[k][as_int64("residues_inverse", r[..., k], low=0, high=p - 1)]
     return total % RESIDUE_RANGE
 
 

@@ -22,9 +22,11 @@ def torus_point(n: ArrayLike, *, major: float = 2.0, minor: float = 1.0) -> Floa
     """The torus in space: nG runs round the axis (radius `major`), n·2π/12 round the tube (`minor`); [..., 3]."""
     if not 0 < minor < major:
         raise DomainError(f"torus_point: expected 0 < minor < major, got minor={minor}, major={major}")
-    around, tube = torus(n)
-    r = major + minor * np.cos(tube)
-    return np.stack((r * np.cos(around), r * np.sin(around), minor * np.sin(tube)), axis=-1)
+    m = as_int64("torus_point", n)
+    around, hour = angle(m, GOLDEN), m % 12
+    tube = np.arange(12) * (TAU / 12)
+    r = (major + minor * np.cos(tube))[hour]
+    return np.stack((r * np.cos(around), r * np.sin(around), (minor * np.sin(tube))[hour]), axis=-1)
 
 
 def fibonacci_sphere(i: ArrayLike, count: int) -> FloatArray:
