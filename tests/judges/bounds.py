@@ -121,9 +121,18 @@ class Bounded:
         inner = (self.v.abs() - self.e).clamp_min(0.0)  # tanh′ falls with |x|: its largest value is at the inner end
         return self._function(self.v.tanh(), (1.0 - inner.tanh() ** 2) * self.e)
 
+    def sigmoid(self) -> Bounded:
+        inner = (self.v.abs() - self.e).clamp_min(0.0).sigmoid()  # σ′ = σ(1 − σ) falls with |x| as well
+        return self._function(self.v.sigmoid(), inner * (1.0 - inner) * self.e)
+
     def erf(self) -> Bounded:
         inner = (self.v.abs() - self.e).clamp_min(0.0)
         return self._function(self.v.erf(), 2 / math.sqrt(math.pi) * (-(inner**2)).exp() * self.e)
+
+
+def either(a: Bounded, b: Bounded) -> Bounded:
+    """For the distance of two algorithms of the same value: the sum of their bounds."""
+    return Bounded(a.v, a.u, a.e + b.e)
 
 
 def gamma(n: int, u: float) -> float:
@@ -202,15 +211,26 @@ def layernorm_backward(
     return dx, (dy * normal).sum(0), dy.sum(0)
 
 
+def gelu_textbook(x: Bounded) -> tuple[Bounded, Bounded]:
+    """y and dy/dx of the tanh form as ½x(1 + tanh u): its 1 + tanh u cancels for negative u, an error of u·|x|."""
+    root, cubic = math.sqrt(2 / math.pi), 0.044715
+    square = x * x
+    t = ((square * (root * cubic) + root) * x).tanh()
+    inner = (square * (3 * cubic * root) + root) * x
+    one = Bounded(torch.ones_like(x.v), x.u)
+    return (t + 1.0) * x * 0.5, ((one - t * t) * inner + t + 1.0) * 0.5
+
+
 def gelu(x: Bounded, form: str) -> tuple[Bounded, Bounded]:
-    """y and dy/dx of the form "gelu_tanh" or "gelu_erf"."""
+    """y and dy/dx of the form "gelu_tanh", by the logistic function of 2u, or "gelu_erf"."""
     if form == "gelu_tanh":
-        root, cubic = math.sqrt(2 / math.pi), 0.044715
+        linear = 2 * math.sqrt(2 / math.pi)
+        cubic = 0.044715 * linear
         square = x * x
-        t = ((square * (root * cubic) + root) * x).tanh()
-        inner = (square * (3 * cubic * root) + root) * x
+        s = ((square * cubic + linear) * x).sigmoid()
+        inner = (square * (3 * cubic) + linear) * x
         one = Bounded(torch.ones_like(x.v), x.u)
-        return (t + 1.0) * x * 0.5, ((one - t * t) * inner + t + 1.0) * 0.5
+        return s * x, (inner * (one - s) + 1.0) * s
     phi = ((x * math.sqrt(0.5)).erf() + 1.0) * 0.5
     density = (x * x * -0.5).exp() * (1 / math.sqrt(2 * math.pi))
     return phi * x, phi + x * density

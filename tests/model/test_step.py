@@ -198,6 +198,14 @@ def test_derive_agrees_with_a_reading_by_loops(seed, rows, sequence, document_ma
         assert got.positions_BT is None and got.documents_BT is None
 
 
+def test_padding_in_front_is_no_context_for_a_target():
+    """A target counts only when both it and the token before it belong to the text."""
+    batch = Batch.of([[0, 0, 3, 4, 5]], [[-1, -1, 0, 0, -1]])
+    for document_mask in (False, True):
+        found = derive(batch, document_mask)
+        assert found.targets_BT.tolist() == [[-1, -1, 4, -1]] and found.valid == 1
+
+
 def test_rows_of_padding_change_nothing():
     case = Case(documents=True, seed=2)
     model = case.model(torch.float64)
