@@ -36,8 +36,13 @@ def test_primitive_encloses(name, wide):
         mids = [rng.uniform(0.2, 1.2, s) * 10.0 ** rng.integers(-3, 3) for s in shapes]
         rads = [m * rng.uniform(0, 0.3, m.shape) if wide else np.zeros(m.shape) for m in mids]
         inputs = [Interval(m, r if wide else None) for m, r in zip(mids, rads, strict=True)]
-        # a point of each interval, exactly representable: an end in half of the trials
-        side = [rng.choice([-1.0, 1.0], m.shape) * (1.0 if trial % 2 else rng.uniform(0, 1)) for m in mids]
+        # a point of each interval: all upper ends, all lower ends, ends at random, inner points
+        side = [
+            [np.ones(m.shape), -np.ones(m.shape), rng.choice([-1.0, 1.0], m.shape), rng.uniform(-1, 1, m.shape)][
+                trial % 4
+            ]
+            for m in mids
+        ]
         with working(300):
             points = [
                 BallArray(m.shape, [arb(a) + arb(b) * arb(c) for a, b, c in zip(m.flat, r.flat, s.flat, strict=True)])
@@ -81,6 +86,19 @@ def test_tables_enclose(name):
     with working(300):
         for a, v, b in zip(x.tolist(), value.tolist(), bound.tolist(), strict=True):
             assert b == np.inf or abs(f(arb(a)) - v) <= b
+
+
+def test_table_of_wide_cells_bounds_its_remainder():
+    """Cells so wide that Lagrange's remainder is all of the error."""
+    table = taylor.Table(lambda s: s.exp(), -4.0, 4.0, 2.0)
+    x = np.random.default_rng(0).uniform(-4, 4, 500)
+    value, bound = table(x)
+    assert bound.min() > 1e-7
+    assert bound.max() < 1e-2
+    with working(200):
+        gaps = [abs(arb(a).exp() - v) / b for a, v, b in zip(x.tolist(), value.tolist(), bound.tolist(), strict=True)]
+        assert all(g <= 1 for g in gaps)
+        assert max(float(g) for g in gaps) > 0.1
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from spec_models import random_batch, random_params
 
 from cllm.errors import CertificateError
-from cllm.spec import Balls, FastBalls, Model, enclose, fast, slices
+from cllm.spec import BallArray, Balls, FastBalls, Model, distance, enclose, fast, slices
 from cllm.spec.balls import working
 
 
@@ -140,6 +140,81 @@ def test_products_enclose_the_exact_product(which):
         scale = max(abs(float(x)) for x in exact)
         assert max(float(b.rad()) for b in found) <= 1e-50 * scale + 1e-300
         assert rad.max() <= 1e-24 * scale + 1e-300
+
+
+def test_wide_radii_are_multiplied_too():
+    """Balls of 30 % with all ends on one side: rad_a·rad_b counts."""
+    rng = np.random.default_rng(0)
+    with working(128):
+        fa, fb = ([arb(v, 0.3 * v) for v in rng.uniform(1, 2, n).tolist()] for n in (12, 15))
+        a, b = slices.slice_balls(fa, (4, 3), 128), slices.slice_balls(fb, (3, 5), 128)
+        found = slices.balls(a, b)
+        high, low, rad = slices.expansion(a, b)
+    with working(4000):
+        ends = [[x.mid() + x.rad() for x in flat] for flat in (fa, fb)]
+        exact = (arb_mat(4, 3, ends[0]) * arb_mat(3, 5, ends[1])).entries()
+        for x, ball, h, l, r in zip(exact, found, high.ravel(), low.ravel(), rad.ravel(), strict=True):
+            assert ball.contains(x)
+            assert abs(x - float(h) - float(l)) <= float(r)
+
+
+@pytest.mark.parametrize("orders", [1, 2, 3, 5])
+@pytest.mark.parametrize("k", [3, 5000])
+def test_expansion_bounds_what_it_leaves_out(orders, k):
+    """Digits at their largest, so that what is left out is too, and sums that no single float64 holds."""
+    digits = [np.full((2, k), float(slices.HALF - 1)) for _ in range(4)]
+    digits[0][1] = 1.0
+    a = slices.Sliced([d.astype(np.float32) for d in digits], 0, np.ones((2, k)), None)
+    high, low, rad = slices.expansion(a, a.T, orders)
+    value = exact_value(a)
+    exact = value @ value.T
+    for q, h, l, r in zip(exact.ravel(), high.ravel(), low.ravel(), rad.ravel(), strict=True):
+        gap = abs(q - Fraction(float(h)) - Fraction(float(l)))
+        assert gap <= Fraction(float(r))
+        assert r < k * 2.0 ** (4 - 22 * orders) + k * 2.0**-95
+        if orders < 5:
+            assert gap > 0
+
+
+class Given(BallArray):
+    """An array with a given expansion."""
+
+    __slots__ = ("given",)
+
+    def __init__(self, *given):
+        super().__init__(given[0].shape)
+        self.given = given
+
+    def expansion(self):
+        return self.given
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=2), st.lists(st.floats(-1e-14, 1e-14), min_size=2, max_size=2)
+)
+def test_sum_of_expansions_bounds_its_roundings(highs, lows):
+    parts = [Given(np.array([[h]]), np.array([[l]]), np.zeros((1, 1))) for h, l in zip(highs, lows, strict=True)]
+    high, low, rad = fast.Sum(*parts).expansion()
+    exact = sum(map(Fraction, highs + lows), Fraction(0))
+    gap = abs(exact - Fraction(float(high[0, 0])) - Fraction(float(low[0, 0])))
+    assert gap <= Fraction(float(rad[0, 0]))
+    assert rad[0, 0] < 1e-27
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.floats(-1e3, 1e3), st.integers(0, 2**60), st.floats(-1e3, 1e3), st.floats(0, 1e-3), st.booleans())
+def test_distance_bounds_the_exact_distance(start, tail, engine, rad, near):
+    """For a middle of 120 bits, given as one float or as two."""
+    exact = Fraction(start) * (1 + Fraction(tail, 2**112))
+    high = float(exact)
+    low = float(exact - Fraction(high))
+    rest = abs(exact - Fraction(high) - Fraction(low))
+    engine = high if near else engine
+    for second, radius in ((None, rad), (np.array([low]), rad + float(rest) * 1.001 + 1e-320)):
+        found = distance(np.array([engine]), np.array([high]), second, np.array([radius]))[0]
+        assert Fraction(float(found)) >= abs(Fraction(engine) - exact) + Fraction(rad)
+        assert found <= abs(engine - high) * (1 + 1e-14) + rad * (1 + 1e-14) + abs(high) * 3e-16 + 1e-300
 
 
 @settings(deadline=None, max_examples=100)

@@ -87,6 +87,17 @@ def test_composite_agrees_with_difference_quotient():
     assert quotient_agrees(composite, [lift_random((3, 5), 1), lift_random((4, 5), 2)])
 
 
+def whole_and_cut(T, x):
+    """A value that is used whole, twice, and by two of its blocks."""
+    y = T.tanh(x)
+    blocks = T.paste((3, 5), [(0, 0), (1, 1)], T.cut(y, (1, 2), (2, 2)), T.cut(y, (0, 0), (2, 4)))
+    return T.add(T.mul(T.sq(y), blocks), y)
+
+
+def test_value_used_whole_and_in_blocks():
+    assert quotient_agrees(whole_and_cut, [lift_random((3, 5), 1)])
+
+
 def test_unused_leaf_gets_exact_zeros_and_constants_none():
     with working(64):
         x, w = lift_random((2, 2), 0), lift_random((2, 2), 1)
