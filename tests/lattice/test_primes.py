@@ -201,3 +201,12 @@ def test_refusals():
         factor(0)
     with pytest.raises(DomainError, match="method"):
         prime_count(10, "guess")
+
+
+def test_large_proofs_and_their_limit():
+    assert is_prime(2**2203 - 1) and not is_prime(2**2207 - 1)  # Lucas–Lehmer
+    assert next_prime(2**300) == sympy.nextprime(2**300)
+    assert not is_prime((2**5003 - 1) * (2**5009 - 1))
+    proth = 5 * 2**4687 + 1  # prime, of 4690 bits
+    with pytest.raises(LimitError, match="4096"):
+        is_prime(proth)

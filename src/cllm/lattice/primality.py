@@ -10,15 +10,22 @@ from numpy.typing import ArrayLike
 
 from cllm.errors import DomainError, LimitError
 from cllm.lattice.sieve import BoolArray, iter_primes, prime_mask
+from cllm.numbers.theory import is_prime as proved_prime
 
 MAX_MERSENNE = 200_000  # exponents tested by Lucas–Lehmer; larger ones take minutes
 MAX_FACTOR_BITS = 400  # composite inputs beyond this could run for days
 
 
 def is_prime(n: int) -> bool:
-    """Whether n is prime, proved, for n of any size (negative numbers, 0 and 1 are not)."""
+    """Whether n is prime, proved (negative numbers, 0 and 1 are not).
+
+    Composite numbers of any size are refuted; a Mersenne number is decided by Lucas–Lehmer; a proof for another number
+    of more than 4096 bits is refused with LimitError (1024 bits take seconds).
+    """
     n = int(n)
-    return n > 1 and bool(fmpz(n).is_prime())
+    if n.bit_length() > 64 and n & (n + 1) == 0 and n > 0:
+        return is_mersenne_prime(n)
+    return proved_prime(n)
 
 
 def are_prime(values: ArrayLike) -> BoolArray:

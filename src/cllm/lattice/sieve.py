@@ -6,7 +6,7 @@ primes that hit it rarely all together by index arrays, so that a segment near 1
 70,000 large primes instead of 70,000.
 
 Above 10¹⁴ the base primes up to √n would dominate.  There the sieve only removes multiples of small primes and each
-survivor is proved or refuted on its own (`fmpz.is_prime`), so every range of any size has an exact answer.
+survivor is proved or refuted on its own, so every range has an exact answer.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from math import isqrt
 from typing import Any
 
 import numpy as np
-from flint import fmpz
 from numpy.typing import NDArray
 
 from cllm.errors import DomainError, LimitError
+from cllm.numbers.theory import is_prime
 
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -143,7 +143,7 @@ def _primes_far(start: int, stop: int) -> Any:
     for p in primes_below(min(10**6, max(1000, 4 * width)))[1:].tolist():
         # low + 2j ≡ 0 (mod p)  ⇔  j ≡ −low·2⁻¹
         marks[(-low * ((p + 1) // 2)) % p :: p] = False
-    found = [n for n in (low + 2 * int(j) for j in np.flatnonzero(marks)) if fmpz(n).is_prime()]
+    found = [n for n in (low + 2 * int(j) for j in np.flatnonzero(marks)) if is_prime(n)]
     return np.array(found, dtype=dtype)
 
 
@@ -174,10 +174,13 @@ def iter_primes(start: int = 2) -> Iterator[int]:
     """Every prime p ≥ start, without end, as Python ints, from a start of any size."""
     low = max(int(start), 2)
     width = 1 << 12
-    if low > _SIEVE_TO:
-        width = 1 << 10
-    while True:
+    while low >> 64 == 0:
         yield from (int(p) for p in primes_between(low, low + width))
         low += width
         if low < _SIEVE_TO:
             width = min(2 * width, 2 * SEGMENT)
+    low |= 1  # proofs cost most out here: one candidate at a time
+    while True:
+        if is_prime(low):
+            yield low
+        low += 2
