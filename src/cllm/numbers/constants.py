@@ -70,8 +70,10 @@ class Constant(EnclosedReal):
         if other is self:
             return sign in ("<=", ">=")
 
+        refinable = isinstance(other, Constant) or not isinstance(other, (EnclosedReal, arb))
+
         def answer(x: arb) -> bool:
-            y = other._enclosure(x.mid().man_exp()[0].bit_length()) if isinstance(other, Constant) else fixed
+            y = to_arb(other, max(current_bits(), x.mid().man_exp()[0].bit_length()))
             if surely(x, y):
                 return True
             if surely_not(x, y):
@@ -79,10 +81,10 @@ class Constant(EnclosedReal):
             raise undecided(f"{self.name} {sign} y", x, y)
 
         try:
-            fixed = to_arb(other, current_bits())
+            exact = to_arb(other, current_bits()).is_exact()
         except TypeError:
             return NotImplemented
-        if fixed.is_exact() or isinstance(other, Constant):
+        if refinable or exact:
             return self._decided(current_bits(), answer)
         return answer(self._enclosure(current_bits()))
 

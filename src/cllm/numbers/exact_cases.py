@@ -10,6 +10,7 @@ and a rounding boundary is rational. So before the loop runs it is settled here 
 * Roots and rational powers of rationals are rational only when perfect powers; else algebraic irrational.
 * Schneider: the ratio of a period to π is transcendental, so agm(a, b) is for rational a ≠ b, both positive.
 * Γ(n) = (n−1)!; Γ is transcendental at half-integers (Γ(½) = √π) and at thirds, quarters and sixths (Chudnovsky 1976).
+* y = b^b^b^… satisfies b = y^(1/y), and for rational y that is rational only at y = 1 and y = 1/2.
 * ζ(−n) = (−1)ⁿ·B_{n+1}/(n+1); ζ(2n) ∈ ℚ·π²ⁿ; ζ(3) is irrational (Apéry 1978).
 
 Everything else (erf, digamma, Γ and ζ elsewhere) is not known; there the loop is capped.
@@ -174,6 +175,10 @@ def _agm(x: Fraction, y: Fraction) -> Verdict:
     return IRRATIONAL
 
 
+def _infinite_tower(b: Fraction) -> Verdict:
+    return _exactly(1) if b == 1 else _exactly(Fraction(1, 2)) if b == Fraction(1, 4) else IRRATIONAL
+
+
 def _at(point: int, value: int, otherwise: Verdict = IRRATIONAL) -> Callable[[Fraction], Verdict]:
     return lambda x: _exactly(value) if x == point else otherwise
 
@@ -191,6 +196,7 @@ _CASES: dict[str, Callable[..., Verdict]] = {
     "sinh": _at(0, 0), "cosh": _at(0, 1), "tanh": _at(0, 0), "asinh": _at(0, 0), "acosh": _at(1, 0), "atanh": _at(0, 0),
     "erf": _at(0, 0, UNKNOWN), "erfc": _at(0, 1, UNKNOWN), "digamma": lambda _: UNKNOWN,
     "gamma": _gamma, "lgamma": _lgamma, "zeta": _zeta, "agm": _agm,
+    "infinite_tower": _infinite_tower,
     "lambertw": lambda x, branch=0: _exactly(0) if x == 0 else IRRATIONAL,
 }  # fmt: skip
 

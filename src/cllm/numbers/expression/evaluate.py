@@ -52,12 +52,16 @@ class Evaluator:
             ExpressionError: an unknown name or wrong number of arguments.
             DomainError, UndecidableError, LimitError: from the functions; the message points into the text.
         """
-        known = self.seen.get(id(node))
-        if known is None:
-            known = self.seen[id(node)] = self._value(node)
-        return known
+        spine: list[Call] = []  # long sums are left-deep: walked by a loop, not by recursion
+        while isinstance(node, Call) and node.args and id(node) not in self.seen:
+            spine.append(node)
+            node = node.args[0]
+        value = self._leaf(node)
+        for call in reversed(spine):
+            value = self.seen[id(call)] = self._applied(call, [value, *map(self.value, call.args[1:])])
+        return value
 
-    def _value(self, node: Node) -> Value:
+    def _leaf(self, node: Node) -> Value:
         if isinstance(node, Number):
             return node.value
         if isinstance(node, Assignment):
@@ -65,7 +69,9 @@ class Evaluator:
         if isinstance(node, Name):
             return self._named(node)
         assert isinstance(node, Call)
-        args = [self.value(a) for a in node.args]
+        return self.seen[id(node)] if id(node) in self.seen else self._applied(node, [])
+
+    def _applied(self, node: Call, args: list[Value]) -> Value:
         try:
             return self._call(node, args)
         except ExpressionError:

@@ -13,7 +13,7 @@ from cllm.numbers.ball import Ball
 from cllm.numbers.decimals import Decimal10, ratio_decimal
 from cllm.numbers.expression.evaluate import Evaluator, Special, Value
 from cllm.numbers.expression.names import NAMED_CONSTANTS, known_names, resolve, to_fraction
-from cllm.numbers.expression.syntax import Assignment, Call, ExpressionError, Name, Node, Number, parse
+from cllm.numbers.expression.syntax import Assignment, Call, ExpressionError, Name, Node, Number, call, parse
 from cllm.numbers.limits import check_precision
 from cllm.numbers.printing import ball_bounds, ball_decimal
 
@@ -85,7 +85,8 @@ def _rational(x: fmpq, digits: int, name: str | None, bits: int) -> Result:
     size = max(x.p.bit_length(), x.q.bit_length()) * 3 // 10
     exact = str(x) if size <= max(_LONG_EXACT, digits + 10) else None
     decimal = ratio_decimal(x.p, x.q, digits, "nearest")
-    text = exact if integer and exact is not None and size <= digits else decimal.text()
+    short = integer and exact is not None and len(exact.lstrip("-")) <= digits
+    text = exact if short and exact is not None else decimal.text()
     if text != exact and _is(x, decimal):
         whole = decimal.exponent + 1 if decimal.exponent < digits else 1
         shown = decimal.digits.rstrip("0").ljust(whole, "0")
@@ -178,13 +179,15 @@ class Sheet:
         return self._closed(node)
 
     def _closed(self, node: Node) -> Node:
+        spine: list[Call] = []
+        while isinstance(node, Call) and node.args:
+            spine.append(node)
+            node = node.args[0]
         if isinstance(node, Name) and node.name in self.variables:
-            return self.variables[node.name]
-        if not isinstance(node, Call):
-            return node
-        args = tuple(self._closed(a) for a in node.args)
-        depth = 1 + max((a.depth for a in args), default=0)
-        return Call(node.start, node.end, node.name, args, depth=depth)
+            node = self.variables[node.name]
+        for part in reversed(spine):
+            node = call(part.name, part.start, part.end, node, *map(self._closed, part.args[1:]))
+        return node
 
 
 def _enclosed(x: arb, digits: int, name: str | None, bits: int) -> Result:

@@ -24,7 +24,7 @@ from cllm.errors import LimitError, UsageError
 from cllm.numbers.convert import EXACT_EXPONENT, parse_decimal
 
 MAX_TEXT = 1_000_000  # characters
-MAX_DEPTH = 400  # nesting of a tree, kept well under the interpreter's stack
+MAX_DEPTH = 150  # nesting (sums and products of any length are not nested), well under the interpreter's stack
 
 _TOKEN = re.compile(
     r"(?P<space>\s+)|(?P<number>0[xX][0-9a-fA-F_]+|0[bB][01_]+|0[oO][0-7_]+"
@@ -93,6 +93,19 @@ class Call(Node):
 class Assignment(Node):
     name: str
     value: Node
+
+
+def call(name: str, start: int, end: int, *args: Node) -> Call:
+    """A call node; first arguments are evaluated without recursion, so only the others deepen the tree.
+
+    Raises:
+        LimitError: more than MAX_DEPTH deep.
+    """
+    first = args[0].depth if args else 1
+    depth = max([first, *(1 + a.depth for a in args[1:])])
+    if depth > MAX_DEPTH:
+        raise LimitError(f"expression: nested more than {MAX_DEPTH} deep; name a part with a variable of exact value")
+    return Call(start, end, name, args, depth=depth)
 
 
 def tokens(text: str) -> Iterator[Token]:
@@ -183,18 +196,12 @@ class _Parser:
         while self.token.kind == "sign" and self.token.text in _BINARY and _BINARY[self.token.text] > least:
             sign = self.take().text
             right = self.expression(_UNARY - 1 if sign == "^" else _BINARY[sign])
-            left = self.call(sign, left.start, right.end, left, right)
+            left = call(sign, left.start, right.end, left, right)
         self.nesting -= 1
         return left
 
     def _here(self) -> str:
         return marked(self.text, self.token.start, self.token.end)
-
-    def call(self, name: str, start: int, end: int, *args: Node) -> Call:
-        depth = 1 + max((a.depth for a in args), default=0)
-        if depth > MAX_DEPTH:
-            raise LimitError(f"expression: nested more than {MAX_DEPTH} deep (use parentheses to balance long sums)")
-        return Call(start, end, name, args, depth=depth)
 
     def prefix(self) -> Node:
         if self.is_sign("-", "+", "√"):
@@ -202,10 +209,10 @@ class _Parser:
             inner = self.expression(_UNARY)
             if token.text == "+":
                 return inner
-            return self.call("neg" if token.text == "-" else "sqrt", token.start, inner.end, inner)
+            return call("neg" if token.text == "-" else "sqrt", token.start, inner.end, inner)
         node = self.atom()
         while self.is_sign("!"):
-            node = self.call("!", node.start, self.take().end, node)
+            node = call("!", node.start, self.take().end, node)
         return node
 
     def atom(self) -> Node:
@@ -213,19 +220,22 @@ class _Parser:
         if token.kind == "number":
             self.at += 1
             return Number(token.start, token.end, self.number(token))
+        is_mod = self.is_sign("%") and self.text[token.start : token.end] == "mod"
+        if is_mod and self.tokens[self.at + 1].text == "(":
+            token = Token("name", "mod", token.start, token.end)  # mod(7, 3), where no operator can stand
         if token.kind == "name":
             self.at += 1
             if not self.is_sign("("):
                 return Name(token.start, token.end, token.text)
             args = self.arguments()
-            return self.call(token.text, token.start, self.tokens[self.at - 1].end, *args)
+            return call(token.text, token.start, self.tokens[self.at - 1].end, *args)
         if self.is_sign("(", "|"):
             opening = self.take().text
             inner = self.expression(0)
             if not self.is_sign(")" if opening == "(" else "|"):
                 raise self.expected(f"'{')' if opening == '(' else '|'}'")
             end = self.take().end
-            return inner if opening == "(" else self.call("abs", token.start, end, inner)
+            return inner if opening == "(" else call("abs", token.start, end, inner)
         raise self.expected("a number, a name or '('")
 
     def arguments(self) -> list[Node]:
