@@ -6,7 +6,7 @@ import re
 import tomllib
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cllm.config import Config, check, known_keys, load, replace, split_setting, to_dict, to_toml
@@ -181,7 +181,6 @@ def test_messages(setting, message):
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.xfail(strict=True, reason="a distant neighbour in the section wins over the same key in another section")
 def test_the_same_key_of_another_section_is_the_closest():
     with pytest.raises(ConfigError, match=re.escape('model.lr: unknown key; did you mean "optim.lr"?')):
         load(overrides=["model.lr=1"])
@@ -246,14 +245,7 @@ def test_a_beta_that_is_not_a_number_is_refused():
         load(overrides=["optim.betas=[nan, 0.9]"])
 
 
-UNHASHABLE = pytest.mark.xfail(
-    strict=True, reason="load looks the preset up before it knows that it is text", raises=TypeError
-)
-
-
-@pytest.mark.parametrize(
-    "value", [pytest.param("[1, 2]", marks=UNHASHABLE), pytest.param("{a = 1}", marks=UNHASHABLE), "true", "1.5"]
-)
+@pytest.mark.parametrize("value", ["[1, 2]", "{a = 1}", "true", "1.5"])
 def test_a_preset_that_is_no_name_is_refused(value):
     with pytest.raises(ConfigError, match="preset"):
         load(overrides=[f"preset={value}"])
@@ -273,7 +265,6 @@ ANYTHING = st.one_of(
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from([*known_keys(), "optim", "model", "nope", "optim.nope"]), ANYTHING)
 def test_no_value_makes_anything_but_a_config_or_a_config_error(key, value):
-    assume(key != "preset" or not isinstance(value, (list, dict)))  # UNHASHABLE, above
     try:
         config = load(overrides={key: value})
     except ConfigError as error:

@@ -159,7 +159,7 @@ def load(
     if preset is not None:
         said["preset"] = preset
     name = said.get("preset", DEFAULT)
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         hint = closest(str(name), PRESETS)
         raise ConfigError(f'{where}: preset: got "{name}", expected one of {", ".join(PRESETS)}{hint}')
     _check_keys(said, Config, where, "")
@@ -290,10 +290,10 @@ def _check_keys(said: Mapping[str, Any], kind: type[Struct], where: str, prefix:
             near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
             everywhere = [full for full in known_keys() if full.rpartition(".")[2] == key]
             hint = (
-                f'; did you mean "{prefix}{near[0]}"?'
-                if near
-                else f'; did you mean "{everywhere[0]}"?'
+                f'; did you mean "{everywhere[0]}"?'
                 if everywhere
+                else f'; did you mean "{prefix}{near[0]}"?'
+                if near
                 else closest(path, known_keys())
             )
             raise ConfigError(f"{where}: {path}: unknown key{hint}")

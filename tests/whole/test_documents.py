@@ -31,6 +31,18 @@ def test_the_blocks_of_the_api_page(tmp_path: Path):
     assert loss < 1, "50 steps on one batch"
 
 
+def test_the_python_block_of_the_readme(tmp_path: Path):
+    (block,) = BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert run(block, tmp_path)
+
+
+def test_the_figures_of_the_readme_are_those_measured():
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "figures.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "said"),
     [("train.py", ("book.txt", "out"), "bits per byte"), ("own_loop.py", (), "step 100")],

@@ -65,4 +65,5 @@ def sgd(
 
 def sum_of_squares(g: Tensor) -> float:
     """Σ g² in float64, for the global norm."""
-    return math.fsum(float(torch.linalg.vector_norm(part, dtype=torch.float64)) ** 2 for part in g.split(1 << 20))
+    norms = (float(torch.linalg.vector_norm(part, dtype=torch.float64)) for part in g.split(1 << 20))
+    return math.fsum(norm * norm for norm in norms)

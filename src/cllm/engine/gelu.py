@@ -17,6 +17,7 @@ from torch import Tensor
 LINEAR = 2 * math.sqrt(2 / math.pi)  # 2u = LINEAR·x + CUBIC·x³
 CUBIC = 0.044715 * LINEAR
 BLOCK = 1 << 16
+SATURATED = 64.0  # beyond it s is exactly 0 or 1, also in float64; x³ must not overflow before (∞·0)
 
 
 def gelu_tanh_forward(x: Tensor, y: Tensor) -> None:
@@ -29,6 +30,7 @@ def gelu_tanh_forward(x: Tensor, y: Tensor) -> None:
 def gelu_tanh_backward(x: Tensor, dy: Tensor) -> None:
     """Overwrite dy with dx = dy·GELU'(x)."""
     for xs, ds in zip(x.view(-1).split(BLOCK), dy.view(-1).split(BLOCK), strict=True):
+        xs = xs.clamp(-SATURATED, SATURATED)
         square = xs * xs
         s = (square * CUBIC).add_(LINEAR).mul_(xs).sigmoid_()
         slope = square.mul_(3 * CUBIC).add_(LINEAR).mul_(xs)  # x·(2u)′

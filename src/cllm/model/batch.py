@@ -67,7 +67,7 @@ def pad_rows(batch: Batch, rows: int) -> Batch:
         return batch
     shape = (short, batch.tokens_BT1.shape[1])
     return Batch(
-        torch.cat((batch.tokens_BT1, torch.zeros(shape, dtype=torch.int64))),
-        torch.cat((batch.documents_BT1, torch.full(shape, -1))),
+        torch.cat((batch.tokens_BT1, batch.tokens_BT1.new_zeros(shape))),
+        torch.cat((batch.documents_BT1, batch.documents_BT1.new_full(shape, -1))),
         batch.first_row,
     )

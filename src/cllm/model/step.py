@@ -80,6 +80,7 @@ class Step:
         self.head_rows = min(n, HEAD_ROWS)
         self._logits_RV = new("logits", self.head_rows, c.vocab)
         self._loss_N, self._lse_R = new("logits", n), new("logits", self.head_rows)
+        self.gradients = gradients
         if gradients:
             self.grads = Flat(model.layout, model.dtype, model.device)
             self._dx_ND, self._dy_ND = new("backward", n, c.width), new("backward", n, c.width)
@@ -89,11 +90,14 @@ class Step:
     def zero(self) -> None:
         """Forget the sums: once at the beginning of a step."""
         self.sums = Sums()
-        self.grads.data.zero_()
+        if self.gradients:
+            self.grads.data.zero_()
 
     def accumulate(self, batch: Batch, dropout: Key | None = None, probe: Probe | None = None) -> Sums:
         """Add loss, valid targets and gradient sums of one micro-batch of at most `batch` rows; returns the sums
         so far. dropout: seed and step, when the model has dropout (its first row is the batch's)."""
+        if not self.gradients:
+            raise ValueError("this step was built with gradients=False: it only evaluates")
         if dropout is not None:
             dropout = Key(dropout.seed, dropout.step, batch.first_row)
         d = derive(self._fit(batch), self.document_mask, self.model.device)
@@ -148,7 +152,7 @@ class Step:
     def bytes_by_part(self) -> dict[str, int]:
         """Bytes of the activation and scratch buffers; with gradients, those of the gradient buffer too."""
         parts = self.acts.bytes_by_part
-        if hasattr(self, "grads"):
+        if self.gradients:
             parts["gradients"] = self.grads.data.numel() * self.grads.data.element_size()
         return parts
 
