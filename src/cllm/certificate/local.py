@@ -10,9 +10,7 @@
 So a fault is named where it arises. A step all of whose ops and wires hold is the composition that the specification
 describes, up to the rounding of each op.
 
-The budget of an entry is C·(u/2⁻⁵³)·r with r the radius of the float64 interval: r is itself a sum of n·2⁻⁵³·Σ|terms|
-over the op's sums, and a condition-weighted 2⁻⁵³ for every other rounding (`spec.intervals`), so that it scales with
-the unit roundoff u of the engine. C = 8 covers other orders of evaluation (docs/certificates.md has the argument).
+The budgets are those of `ledger`.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ import torch
 from torch import Tensor
 
 from cllm import spec
-from cllm.certificate.record import Bad, OpRow
+from cllm.certificate.ledger import Ledger
 from cllm.certificate.subject import Subject
 from cllm.engine.dispatch import Kernels
 from cllm.model.step import Step
@@ -36,11 +34,6 @@ from cllm.spec.intervals import Interval, Intervals
 from cllm.spec.philox import ATTENTION_OUTPUT, ATTENTION_PROBABILITIES, FEED_FORWARD_OUTPUT, kept
 from cllm.spec.system import Bools
 from cllm.spec.tape import Tape, Var, recording
-
-C = 8.0
-FLOOR = {2.0**-24: 2.0**-106, 2.0**-53: 2.0**-1000}
-"""Allowed besides, for results near underflow (unit roundoff → absolute)."""
-
 
 def order(layers: int, dropout: bool, blocks: int) -> Iterator[tuple[str, str]]:
     """(kernel, op) of every call of a step, in order: the step is static."""
@@ -82,57 +75,6 @@ def order(layers: int, dropout: bool, blocks: int) -> Iterator[tuple[str, str]]:
         yield "linear_backward_input", f"{i}.attn.qkv"
         yield "layernorm_backward", f"{i}.ln1"
     yield "embedding_backward", "embedding"
-
-
-class Ledger:
-    """Collects what was checked, op by op, and the first fault of each."""
-
-    def __init__(self, unit: float) -> None:
-        self.scale, self.floor = C * unit / 2.0**-53, FLOOR[unit]
-        self.rows: dict[str, OpRow] = {}
-
-    def value(self, op: str, tensor: str, engine: Any, exact: Interval) -> None:
-        """Hold the engine's numbers against an enclosure, entry by entry."""
-        got = np.asarray(engine).reshape(exact.mid.shape)
-        rad = exact.radius()
-        with np.errstate(all="ignore"):
-            error = np.abs(got - exact.mid)
-            error += rad
-            allowed = rad * self.scale
-            allowed += self.floor
-            used = np.divide(error, allowed, out=error)
-        worst = float(used.max(initial=0.0))
-        bad = None
-        if not worst <= 1.0:
-            at = tuple(int(i) for i in np.unravel_index(int(np.argmax(np.where(used <= 1.0, 0.0, 1.0))), used.shape))
-            text = f"{exact.mid[at]:.17g} +/- {rad[at]:.2e}"
-            why = f"error {worst:.3g} times the a-priori budget of this op"
-            bad = Bad(tensor, list(at), text, repr(float(got[at])), why, op)
-        self._add(op, got.size, worst if worst == worst else float("inf"), bad)
-
-    def wire(self, op: str, tensor: str, given: Any, expected: Any) -> None:
-        """What the op was given must be bit for bit what is expected."""
-        a, b = np.asarray(given), np.asarray(expected)
-        if a.shape == b.shape and np.array_equal(a, b):
-            self._add(op, 0, 0.0, None)
-            return
-        index: list[int] = []
-        got, wanted = f"shape {a.shape}", f"shape {b.shape}"
-        if a.shape == b.shape:
-            at = np.unravel_index(int(np.argmax(a != b)), a.shape)
-            index, got, wanted = [int(i) for i in at], repr(a[at].item()), repr(b[at].item())
-        self._add(op, 0, float("inf"), Bad(tensor, index, wanted, got, "not what the ops before it give", op))
-
-    def fault(self, op: str, why: str) -> None:
-        self._add(op, 0, float("inf"), Bad("", [], "", "", why, op))
-
-    def _add(self, op: str, entries: int, used: float, bad: Bad | None) -> None:
-        old = self.rows.get(op, OpRow(op, 0, 0.0))
-        self.rows[op] = OpRow(op, old.entries + entries, max(old.used, used), old.bad or bad)
-
-    @property
-    def first(self) -> Bad | None:
-        return next((row.bad for row in self.rows.values() if row.bad is not None), None)
 
 
 class Watch:

@@ -67,7 +67,5 @@ def _budget(c: Certificate) -> str:
     b = c.budget
     return (
         f"({c.engine['precision']}, table {b['version']}: max ≤ {b['max']:.0e}·rms, 99% ≤ {b['p99']:.0e}·rms, "
-        f"every tensor ≤ {b['normwise']:.0e} normwise)"
+        f"every tensor ≤ {b['normwise']:.0e} normwise, times its condition)"
     )
-
-

@@ -200,12 +200,12 @@ def random(config: Config, rows: int, *, padded: bool = False, source: dict[str,
     """Perturbed random weights of a configuration, and random rows in which tokens repeat.
 
     padded: the last row ends in padding. Weights: the usual initial ones plus N(0, 0.1²) on vectors and
-    N(0, 0.02²) on matrices, from the seed.
+    N(0, 0.25/columns) on matrices, from the seed.
     """
     model = Model(config.model, DTYPES[config.precision]).initialise(config.seed)
     for stream, view in enumerate(model.params.values()):
         noise = normal((config.seed, 1), stream, view.numel()).view_as(view)
-        view.add_(noise * (0.1 if view.dim() == 1 else 0.02))
+        view.add_(noise * (0.1 if view.dim() == 1 else 0.5 / view.shape[1] ** 0.5))
     sequence = config.train.sequence or config.model.context
     draw = np.random.default_rng(config.seed)
     vocab = config.model.vocab
