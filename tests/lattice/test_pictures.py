@@ -19,7 +19,9 @@ from cllm.lattice.picture.scene import Frame
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-@pytest.mark.parametrize(("start", "count", "size"), [(1, 41 * 41, 300), (41, 900, 200), (10**12, 1000, 128)])
+@pytest.mark.parametrize(
+    ("start", "count", "size"), [(1, 41 * 41, 300), (41, 900, 200), (10**12, 1000, 128), (1, 301 * 301, 64)]
+)
 def test_ulam_pixels_from_the_png(tmp_path, start, count, size):
     """Walk the spiral by its definition over the file's pixels and ask sympy about each number."""
     path = tmp_path / "ulam.png"
@@ -29,7 +31,7 @@ def test_ulam_pixels_from_the_png(tmp_path, start, count, size):
         about = json.loads(image.info["cllm"])
         pixels = np.asarray(image.convert("RGB"))
     cell, side = about["cell"], about["plot"] // about["cell"]
-    assert side % 2 == 1 and side * side >= count and cell == size // side
+    assert side % 2 == 1 and side * side >= count and cell == max(1, size // side)
     primes, x, y, n = 0, side // 2, side // 2, start
     run, direction, left = 1, 0, 1
     moves, turns = ((1, 0), (0, -1), (-1, 0), (0, 1)), 0
@@ -206,6 +208,9 @@ def test_refusals(tmp_path, monkeypatch):
         picture.scene("ulam", scheme="primes?")
     with pytest.raises(LimitError):
         picture.scene("ulam", count=10**9)
+    for step in (0.0, float("nan")):
+        with pytest.raises(DomainError, match="step"):
+            picture.scene("logarithmic", step=step)
     with pytest.raises(LimitError):
         picture.svg(picture.scene("vogel", count=300_000))
     with pytest.raises(DomainError, match=r"\.png or \.svg"):

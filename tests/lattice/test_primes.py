@@ -178,6 +178,18 @@ def test_tokens_and_primes():
     assert primes[:5].tolist() == [2, 3, 5, 7, 11] and np.all(np.diff(primes) > 0)
     assert np.array_equal(prime_token(primes), ids)
     assert token_prime(10**7) == nth_prime(10**7 + 1) and prime_token(token_prime(10**7)) == 10**7
+    far = np.array([10**10 + 3, 10**10, 10**10 + 4000])
+    assert token_prime(far).tolist() == [nth_prime(int(i) + 1) for i in far]
+    assert prime_token(token_prime(far)).tolist() == far.tolist()
+    wide = np.array([3, 10**7 + 19])  # 10⁷ + 19 is prime
+    assert prime_token(wide).tolist() == [1, prime_count(10**7 + 19) - 1]
+    for ids in ([0, 10**10], [5, 2**40]):
+        with pytest.raises(LimitError, match="token_prime"):
+            token_prime(ids)
+    with pytest.raises(LimitError, match="prime_token"):
+        prime_token(np.array([3, 10**12 + 39]))
+    with pytest.raises(DomainError, match=r"prime_token.*got 1000000000038"):
+        prime_token(np.array([10**12 + 38]))
     with pytest.raises(DomainError, match=r"prime_token.*got 9"):
         prime_token(np.array([7, 9]))
 

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cllm.errors import DomainError
-from cllm.lattice.counting import first_primes, nth_prime, prime_index
-from cllm.lattice.sieve import IntArray
+from cllm.errors import DomainError, LimitError
+from cllm.lattice.counting import first_primes, nth_prime, prime_count, prime_index
+from cllm.lattice.sieve import IntArray, primes_between
+
+_TABLE_LIMIT = 1 << 22  # ids below are looked up in one shared table (32 MB)
+_SPAN_LIMIT = 1 << 27
 
 
 @lru_cache(maxsize=2)
@@ -25,7 +28,7 @@ def _table_for(count: int) -> IntArray:
     size = 1 << 12
     while size < count:
         size *= 2
-    return _table(min(size, 10**8))
+    return _table(size)
 
 
 def token_prime(ids: ArrayLike) -> Any:
@@ -39,7 +42,14 @@ def token_prime(ids: ArrayLike) -> Any:
         raise DomainError(f"token_prime: token ids are at least 0, got {int(array.min())}")
     if array.ndim == 0:
         return nth_prime(int(array) + 1)
-    return _table_for(int(array.max()) + 1)[array]
+    low, high = int(array.min()), int(array.max())
+    if high < _TABLE_LIMIT:
+        return _table_for(high + 1)[array]
+    if high - low > _SPAN_LIMIT:
+        raise LimitError(
+            f"token_prime: ids from {_TABLE_LIMIT} on must lie within 2^27 of each other, got {low} … {high}"
+        )
+    return primes_between(nth_prime(low + 1), nth_prime(high + 1) + 1)[array - low]
 
 
 def prime_token(primes: ArrayLike) -> Any:
@@ -51,11 +61,19 @@ def prime_token(primes: ArrayLike) -> Any:
         return prime_index(int(array)) - 1
     if array.size == 0:
         return np.empty(array.shape, dtype=np.int64)
+    low, high = int(array.min()), int(array.max())
+    if low < 2:
+        raise DomainError(f"prime_token: expected primes, got {low}")
+    if high - low > (_SPAN_LIMIT if low > 1 << 20 else 1 << 31):
+        raise LimitError(f"prime_token: the primes must lie within 2^27 of each other, got {low} … {high}")
     count = 1 << 12
-    while (table := _table_for(count))[-1] < int(array.max()):
+    while count < _TABLE_LIMIT and _table_for(count)[-1] < high:
         count *= 2
+    table, before = _table_for(count), 0
+    if table[-1] < high:
+        table, before = primes_between(low, high + 1), prime_count(low - 1)
     ids = np.searchsorted(table, array)
-    wrong = table[np.minimum(ids, table.size - 1)] != array
+    wrong = table[np.minimum(ids, table.size - 1)] != array if table.size else np.ones(array.shape, dtype=np.bool_)
     if bool(np.any(wrong)):
         raise DomainError(f"prime_token: expected primes, got {int(array[wrong][0])}")
-    return ids.astype(np.int64)
+    return ids.astype(np.int64) + before

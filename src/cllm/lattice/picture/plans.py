@@ -235,6 +235,8 @@ def scene(
         raise LimitError(f"scene: at most {MAX_COUNT} integers, all below 10^14; got count={total} from start={first}")
     if name in CELL_MAPS:
         return _cells(name, first, total, scheme, modulus)
+    if step is not None and not 0 < abs(step) < float("inf"):
+        raise DomainError(f"scene: step must be a finite angle in radians, not 0, got {step}")
     n = np.arange(first, first + total, dtype=np.int64)
     options: dict[str, Any] = {"modulus": modulus, "step": step}
     x, y, about = DOT_MAPS[name](n, options)

@@ -83,11 +83,13 @@ class Frame:
     @classmethod
     def of(cls, scene: Scene, size: int) -> Frame:
         """Room for a title above and caption and legend below a plot of about `size` pixels."""
-        head, foot, side = round(size * 0.085) + 12, round(size * 0.095) + 16, round(size * 0.04)
         plot, cell = size, 0
         if scene.cells is not None:
             cell = max(1, size // scene.cells.side)
             plot = cell * scene.cells.side
+        # the words grow with the plot, so their room does too
+        room = max(size, plot)
+        head, foot, side = round(room * 0.085) + 12, round(room * 0.095) + 16, round(room * 0.04)
         return cls(plot + 2 * side, plot + head + foot, side, head, plot, cell)
 
     def place(self, scene: Scene, x: Any, y: Any) -> tuple[Any, Any]:
