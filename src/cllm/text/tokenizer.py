@@ -15,7 +15,7 @@ import numpy.typing as npt
 import tokenizers
 
 from cllm.errors import DataError
-from cllm.text import bytelevel, specials, structure
+from cllm.text import bytelevel, ranks, specials, structure
 from cllm.text.decoder import Decoder
 
 REPLACEMENT = "�"
@@ -68,11 +68,14 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
-        """The tokenizer in the file `path` (any tokenizer.json). Raises DataError naming the file."""
+        """The tokenizer in the file `path`: any tokenizer.json, or GPT-2's ranks (`gpt2.tiktoken`), which become
+        one. Raises DataError naming the file."""
         try:
             content = Path(path).read_bytes()
         except OSError as e:
             raise DataError(f"{path}: cannot read the tokenizer: {e.strerror}") from None
+        if Path(path).suffix == ranks.SUFFIX:
+            content = ranks.to_json(content, str(path))
         return cls(content, name=str(path))
 
     def save(self, path: str | os.PathLike[str]) -> None:
