@@ -263,3 +263,14 @@ def test_batch_beyond_float64():
     assert np.allclose((features**2).sum(-1), 1, atol=1e-15)
     theta = np.array([float(F.theta(n, 3)) for n in range(1, 50)])
     assert np.allclose(features[:, 0, 1], np.sin(3 * theta), atol=1e-12)
+
+
+def test_cosine_of_turns_near_its_zeros():
+    """cos(2πu) keeps its relative accuracy a few units of 2⁻⁶⁴ turn away from a quarter."""
+    from cllm.lattice.formula_batch import cos_turns
+
+    tiny = 2 * np.pi / 2.0**64
+    quarter, three = 1 << 62, 3 << 62
+    u = np.array([quarter + 5, quarter - 5, three + 7, three - 7, 0, 1 << 63, 1 << 61], dtype=np.uint64)
+    expected = [-5 * tiny, 5 * tiny, 7 * tiny, -7 * tiny, 1.0, -1.0, np.sqrt(0.5)]
+    assert np.allclose(cos_turns(u), expected, rtol=1e-15, atol=0)

@@ -148,6 +148,10 @@ def test_dot_cover_is_its_area():
         scene = Scene("", "", (), dots=dots)
         _, cover = _cover(dots, dots.bright, scene, Frame.of(scene, 100))
         assert cover.sum() == pytest.approx(math.pi * 6.0**2, rel=0.02)
+        rows, columns = np.indices(cover.shape) + 0.5
+        x, y = Frame.of(scene, 100).place(scene, one[0], one[0])
+        assert (cover * columns).sum() / cover.sum() == pytest.approx(x, abs=0.02)
+        assert (cover * rows).sum() / cover.sum() == pytest.approx(y, abs=0.02)
 
 
 @pytest.mark.parametrize("scheme", picture.SCHEMES)
