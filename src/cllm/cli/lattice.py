@@ -125,7 +125,7 @@ def draw(
     out: Path | None = None,
     count: int | None = None,
     start: int | None = None,
-    colour: str = "prime",
+    colour: str | None = None,
     modulus: int = 30,
     step: float | None = None,
     size: int = 1000,
@@ -156,7 +156,8 @@ def draw(
     start: int
         The first integer.
     colour: str
-        prime, Omega (factors with multiplicity), omega (distinct factors), mu (Möbius), least (factor), residue, gap.
+        prime, Omega (factors with multiplicity), omega (distinct factors), mu (Möbius), least (factor), residue, gap;
+        by itself prime, and gap for crystalline-prime.
     modulus: int
         The modulus of the wheel and of the residues.
     step: float
@@ -172,7 +173,7 @@ def draw(
     picture = scene(map, count=count, start=start, scheme=colour, modulus=modulus, step=step)
     _write(lambda: save(picture, path, size), path)
     checked = None
-    if picture.cells is not None and colour == "prime" and path.suffix.lower() == ".png":
+    if picture.cells is not None and picture.parameters["colour"] == "prime" and path.suffix.lower() == ".png":
         checked = check_primes(path)
     if json:
         _json({"file": str(path), **picture.parameters, "checked": checked})
@@ -190,7 +191,7 @@ def animate(
     out: Path | None = None,
     count: int | None = None,
     start: int | None = None,
-    colour: str = "prime",
+    colour: str | None = None,
     modulus: int = 30,
     frames: int = 60,
     milliseconds: int = 60,

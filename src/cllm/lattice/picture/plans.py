@@ -208,15 +208,15 @@ def scene(
     *,
     count: int | None = None,
     start: int | None = None,
-    scheme: str = "prime",
+    scheme: str | None = None,
     modulus: int = 30,
     step: float | None = None,
 ) -> Scene:
     """The scene of `count` integers from `start` (1, or 0 for clocks and wheels) under a colouring.
 
     Ulam pictures round the count up to a full odd square and Hilbert pictures to a power of four; Ulam's centre is
-    `start`.  `modulus` is the wheel's and the residue colouring's; `step` the angle (radians) of archimedes and
-    logarithmic.
+    `start`.  The colouring is "prime" where not given ("gap" for crystalline-prime).  `modulus` is the wheel's and the
+    residue colouring's; `step` the angle (radians) of archimedes and logarithmic.
 
     Raises:
         DomainError: an unknown map or colouring, a start or count out of range.
@@ -225,6 +225,7 @@ def scene(
     if name not in MAPS:
         raise DomainError(f"scene: unknown map {name!r}; known: {', '.join(MAPS)}{closest(name, MAPS)}")
     first = start if start is not None else 0 if name in ("ring-clock", "folded-clock", "wheel", "map-361") else 1
+    scheme = scheme or ("gap" if name == "crystalline-prime" else "prime")
     least = 1 if name in ("crystalline", "crystalline-prime", "ulam") else 0
     total = int(count if count is not None else DEFAULT_COUNT.get(name, 10_000))
     if first < least:
