@@ -37,8 +37,8 @@ def variant(name, rows=3, columns=T):
     return random_params(L, D, FF, V, T, **p), batch, Model(L, H, **m)
 
 
-def everything(params, batch, model, bits):
-    with enclose(params, batch, model, bits=bits) as e:
+def everything(params, batch, model, bits, recompute=None):
+    with enclose(params, batch, model, bits=bits, recompute=recompute) as e:
         return e.loss, {g.name: g for g in e.gradients()}
 
 
@@ -82,6 +82,16 @@ def test_balls_at_two_precisions_overlap_everywhere(name):
     for n, g in g256.items():
         assert all(a.overlaps(b) for a, b in zip(g.balls.flat, g384[n].balls.flat, strict=True))
         assert g384[n].radius.max() < g.radius.max() * 1e-30 or g.radius.max() == 0
+
+
+@pytest.mark.parametrize("name", ["erf", "dropout", "documents"])
+def test_kept_and_recomputed_activations_overlap(name):
+    params, batch, model = variant(name)
+    _, kept = everything(params, batch, model, 128, recompute=False)
+    _, again = everything(params, batch, model, 128, recompute=True)
+    for n, g in kept.items():
+        assert g.error(again[n].middle).max() < 1e-15
+        assert all(a.overlaps(b) for a, b in zip(g.balls.flat, again[n].balls.flat, strict=True))
 
 
 def test_difference_quotients_of_the_loss():

@@ -116,14 +116,19 @@ def enclose(
     *,
     bits: int = 256,
     system: System[BallArray] | None = None,
+    recompute: bool | None = None,
 ) -> Iterator[Enclosure]:
     """Enclose the loss, and prepare its gradient, at exactly these float weights (float32 or float64 arrays).
 
-    system: `Balls()` (the default) or a faster one of the same kind. Sets FLINT's precision while it lasts.
+    system: `Balls()` (the default) or a faster one of the same kind. recompute: whether activations within an
+    operation are formed again on the way back instead of being kept; None: when the batch has more than 128 tokens.
+    Sets FLINT's precision while it lasts.
     """
     _check(params, batch, model)
     with working(bits):
-        tape, S = recording(system or Balls())
+        if recompute is None:
+            recompute = batch.rows * batch.columns > 128
+        tape, S = recording(system or Balls(), recompute=recompute)
         leaves = Leaves(tape, params)
         root = loss(S, leaves, batch, model)
         if unused := sorted(set(params) - set(leaves.made)):
