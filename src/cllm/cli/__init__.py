@@ -26,6 +26,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("cllm.cli.generate:generate", "Let a trained model write."),
     "eval": ("cllm.cli.eval:evaluate", "Score text: loss, perplexity, bits per byte, accuracy."),
     "bench": ("cllm.cli.bench:app", "Measure speed and memory, beside the peers, in one run."),
+    "calc": ("cllm.cli.calc:calc", "Calculate with proven digits."),
+    "primes": ("cllm.cli.primes:app", "Count, list, test, factor and export primes."),
+    "lattice": ("cllm.cli.lattice:app", "Evaluate the lattice formula; draw its maps."),
     "info": ("cllm.cli.info:info", "Parameters, memory and FLOPs of a preset or a run."),
 }
 
