@@ -38,7 +38,9 @@ def test_float32_round_trip(a: np.ndarray) -> None:
 
 def test_other_arrays_and_bad_elements() -> None:
     assert BallVector(np.array([2**62 + 1, -3])).to_array().tolist() == [2**62, -3]
-    assert BallVector(np.array([2**62 + 1]))[0] == 2**62 + 1 and BallVector(np.float16([0.1]))[0] == float(np.float16(0.1))
+    assert BallVector(np.array([2**62 + 1]))[0] == 2**62 + 1 and BallVector(np.float16([0.1]))[0] == float(
+        np.float16(0.1)
+    )
     assert BallVector([Ball("0.1"), Ball(2)])[0].contains("0.1") and BallVector([1.5, 2])[1] == 2
     for bad, where in ((np.nan, "(0, 1)"), (np.inf, "(0, 1)")):
         with pytest.raises(DomainError) as caught:
@@ -51,7 +53,9 @@ def test_other_arrays_and_bad_elements() -> None:
 
 def test_narrowing_rounds_once() -> None:
     """1 + 2⁻²⁴ + 2⁻⁶⁰ is above the float32 tie; through float64 it would fall on the tie and round to 1."""
-    x = BallVector([Ball(1) + Ball(2) ** -24 + Ball(2) ** -60, Ball(1) + Ball(2) ** -24, Ball(3) - Ball(2) ** -23 - Ball(2) ** -70])
+    x = BallVector(
+        [Ball(1) + Ball(2) ** -24 + Ball(2) ** -60, Ball(1) + Ball(2) ** -24, Ball(3) - Ball(2) ** -23 - Ball(2) ** -70]
+    )
     got = x.to_array(np.float32)
     assert got.tolist() == [1 + 2**-23, 1.0, float(np.nextafter(np.float32(3), np.float32(0)))]
     assert BallVector([Ball("1e39")]).to_array(np.float32)[0] == np.inf
@@ -91,7 +95,10 @@ def test_vector_functions_and_errors() -> None:
 def test_matrix_product_contains_the_exact_one() -> None:
     rng = np.random.default_rng(1)
     a, b = rng.standard_normal((7, 5)), rng.standard_normal((5, 6))
-    exact = [[sum(Fraction(x) * Fraction(y) for x, y in zip(row, column, strict=True)) for column in b.T.tolist()] for row in a.tolist()]
+    exact = [
+        [sum(Fraction(x) * Fraction(y) for x, y in zip(row, column, strict=True)) for column in b.T.tolist()]
+        for row in a.tolist()
+    ]
     for bits in (53, 128, 300):
         with precision(bits):
             product = BallMatrix(a) @ b
@@ -99,7 +106,11 @@ def test_matrix_product_contains_the_exact_one() -> None:
         assert all(product[i, j].contains(exact[i][j]) for i in range(7) for j in range(6))
         assert product[0, 0].accuracy_bits >= bits - 12
     assert np.allclose(product.to_array(), a @ b) and (BallMatrix(a).T.to_array() == a.T).all()
-    assert (BallMatrix(a) + a).contains(2 * a) and (BallMatrix(a) - a).contains(0 * a) and (3 * BallMatrix(a))[0, 0].contains(3 * Fraction(a[0, 0]))
+    assert (
+        (BallMatrix(a) + a).contains(2 * a)
+        and (BallMatrix(a) - a).contains(0 * a)
+        and (3 * BallMatrix(a))[0, 0].contains(3 * Fraction(a[0, 0]))
+    )
 
 
 def test_matrix_algebra() -> None:
@@ -112,7 +123,12 @@ def test_matrix_algebra() -> None:
     assert pickle.loads(pickle.dumps(m)).contains(a) and (BallMatrix(m.vector()).to_array() == a).all()
     with pytest.raises(UndecidableError, match="singular"):
         BallMatrix(np.ones((2, 2))).inverse()
-    for call in (lambda: BallMatrix(a[0]), lambda: m @ np.ones((3, 3)), lambda: BallMatrix(a[:2]).det(), lambda: m + np.ones((2, 2))):
+    for call in (
+        lambda: BallMatrix(a[0]),
+        lambda: m @ np.ones((3, 3)),
+        lambda: BallMatrix(a[:2]).det(),
+        lambda: m + np.ones((2, 2)),
+    ):
         with pytest.raises(DomainError):
             call()
 

@@ -81,9 +81,21 @@ def test_other_kinds() -> None:
 
 
 def test_text_of_results() -> None:
-    assert evaluate("1/3", 5).text == "0.33333" and evaluate("2/3", 5).text == "0.66667" and evaluate("1/8", 30).text == "0.125"
-    assert evaluate("100", 30).text == "100" and evaluate("10^50", 5).text == "1e+50" and evaluate("2^100", 5).text == "1.2677e+30"
-    assert evaluate("2^100", 5).exact == str(2**100) and evaluate("1e-400").text == "1e-400" and evaluate("120", 2).text == "1.2e+2"
+    assert (
+        evaluate("1/3", 5).text == "0.33333"
+        and evaluate("2/3", 5).text == "0.66667"
+        and evaluate("1/8", 30).text == "0.125"
+    )
+    assert (
+        evaluate("100", 30).text == "100"
+        and evaluate("10^50", 5).text == "1e+50"
+        and evaluate("2^100", 5).text == "1.2677e+30"
+    )
+    assert (
+        evaluate("2^100", 5).exact == str(2**100)
+        and evaluate("1e-400").text == "1e-400"
+        and evaluate("120", 2).text == "1.2e+2"
+    )
     third = evaluate("1/3", 4)
     assert (third.lower, third.upper) == ("0.3333", "0.3334")
     assert evaluate("10^20000").exact is None and evaluate("10^20000").kind == "integer"
@@ -92,7 +104,11 @@ def test_text_of_results() -> None:
 @pytest.mark.parametrize("text", ["sin(pi)", "sqrt(2)^2 - 2", "gamma(1/2)^2 - pi"])
 def test_what_may_be_zero_is_not_called_zero(text: str) -> None:
     result = evaluate(text, 20)
-    assert result.proven == 0 and result.text.startswith("between -") and Fraction(result.lower) < 0 < Fraction(result.upper)  # type: ignore[arg-type]
+    assert (
+        result.proven == 0
+        and result.text.startswith("between -")
+        and Fraction(result.lower) < 0 < Fraction(result.upper)
+    )  # type: ignore[arg-type]
 
 
 def test_sheet() -> None:
@@ -114,7 +130,9 @@ def test_sheet() -> None:
     for _ in range(2000):
         sheet.evaluate("y = y + 1", 5)
     assert sheet.evaluate("y", 10).text == "2001.414214"
-    with pytest.raises(LimitError, match="nested"):  # a variable that deepens with every line is stopped, not overflowed
+    with pytest.raises(
+        LimitError, match="nested"
+    ):  # a variable that deepens with every line is stopped, not overflowed
         for _ in range(1000):
             sheet.evaluate("y = 1/(1 + y)", 5)
 
@@ -186,6 +204,13 @@ def test_any_text_gives_a_value_or_an_error_of_ours(text: str) -> None:
 def test_names_are_listed_and_there_is_no_eval() -> None:
     assert {"sin", "pi", "factor", "ln", "base60", "ans"} <= set(known_names())
     for path in Path(expression_package.__file__).parent.glob("*.py"):
-        calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
-        assert not {c.func.id for c in calls if isinstance(c.func, ast.Name)} & {"eval", "exec", "compile", "__import__"}
+        calls = [
+            n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
+        ]
+        assert not {c.func.id for c in calls if isinstance(c.func, ast.Name)} & {
+            "eval",
+            "exec",
+            "compile",
+            "__import__",
+        }
     assert math.isfinite(float(evaluate("pi").ball))

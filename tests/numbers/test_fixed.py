@@ -63,7 +63,9 @@ def test_exact_operands_take_part_exactly(x: BigFixed, q: Fraction, mode: str) -
         if a:
             results.append((q / x, q / a))
         for got, exact in results:
-            assert type(got) is BigFixed and got.scale_bits == x.scale_bits and got.n == rounded(exact, x.scale_bits, mode)
+            assert (
+                type(got) is BigFixed and got.scale_bits == x.scale_bits and got.n == rounded(exact, x.scale_bits, mode)
+            )
 
 
 @given(fixed, fixed, fractions)
@@ -82,9 +84,17 @@ def test_numeric_tower() -> None:
     assert x + 1 == 2.5 and 1 - x == F(-1, 2) and x * 2.0 == 3 and Decimal("0.5") + x == 2 and BigInt(2) * x == 3
     assert np.float64(0.5) + x == 2 and type(np.float64(0.5) + x) is BigFixed and x * np.int64(2) == 3
     assert float(x) == 1.5 and complex(x) == 1.5 and int(BigFixed(-3, 1)) == -1 and bool(x) and not BigFixed(0, 9)
-    assert math.floor(-x) == -2 and math.ceil(-x) == -1 and math.trunc(-x) == -1 and round(x) == 2 and round(BigFixed(5, 1)) == 2
+    assert (
+        math.floor(-x) == -2
+        and math.ceil(-x) == -1
+        and math.trunc(-x) == -1
+        and round(x) == 2
+        and round(BigFixed(5, 1)) == 2
+    )
     assert round(BigFixed.from_string("2.676", 100), 2) == BigFixed.from_string("2.68", 100)
-    assert x.real is x and x.imag == 0 and x.conjugate() is x and abs(-x) == x and +x is x and BigFixed(4, 1).is_integer()
+    assert (
+        x.real is x and x.imag == 0 and x.conjugate() is x and abs(-x) == x and +x is x and BigFixed(4, 1).is_integer()
+    )
     assert isinstance(x + Ball(1), Ball) and isinstance(pi * x, Ball) and x < pi and x < math.inf and not x == math.nan
     assert statistics.mean([F(1), F(2)]) == BigFixed(3, 1) and sorted([2, x, 1]) == [1, x, 2] and sum([x, x]) == 3
     assert pickle.loads(pickle.dumps(x)) == x and eval(repr(x), {"BigFixed": BigFixed}) == x
@@ -107,10 +117,16 @@ def test_formatting_is_the_decimal_rounding(n: int, scale: int, digits: int) -> 
 
 def test_text() -> None:
     x = BigFixed.from_string("1234567.891", 100)
-    assert f"{x:>20,.2f}|{x:+.1f}|{x:.3e}|{x:.4g}|{-x:015.2f}" == "        1,234,567.89|+1234567.9|1.235e+6|1.235e+6|-00001234567.89"
+    assert (
+        f"{x:>20,.2f}|{x:+.1f}|{x:.3e}|{x:.4g}|{-x:015.2f}"
+        == "        1,234,567.89|+1234567.9|1.235e+6|1.235e+6|-00001234567.89"
+    )
     assert f"{sqrt(BigFixed.from_string('2', 200)):.50f}" == "1.41421356237309504880168872420969807856967187537695"
     assert str(BigFixed(1, 1)) == "0.5" and str(BigFixed(3, 0)) == "3" and str(BigFixed(4, 2)) == "1.0"
-    assert BigFixed.from_string("22/7", 10).n == round(F(22, 7) * 1024) and BigFixed.from_string("-1.5e-2", 3, "floor").n == -1
+    assert (
+        BigFixed.from_string("22/7", 10).n == round(F(22, 7) * 1024)
+        and BigFixed.from_string("-1.5e-2", 3, "floor").n == -1
+    )
     for wrong in ("", "x", "1..2", "nan", "1e999999999"):
         with pytest.raises(DomainError):
             BigFixed.from_string(wrong, 10)

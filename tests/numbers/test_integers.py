@@ -88,8 +88,22 @@ def test_base_60(n: int) -> None:
 
 
 def test_base_texts() -> None:
-    assert BigInt("1,24,51,10", 60) == 305470 and BigInt("0xff", 16) == 255 == BigInt("0xff", 0) and BigInt("1_000") == 1000
-    for text, base in [("", 10), ("12a", 10), ("_1", 10), ("1__2", 10), ("60", 60), ("1,,2", 60), ("1", 37), ("2", 1), ("-", 10)]:
+    assert (
+        BigInt("1,24,51,10", 60) == 305470
+        and BigInt("0xff", 16) == 255 == BigInt("0xff", 0)
+        and BigInt("1_000") == 1000
+    )
+    for text, base in [
+        ("", 10),
+        ("12a", 10),
+        ("_1", 10),
+        ("1__2", 10),
+        ("60", 60),
+        ("1,,2", 60),
+        ("1", 37),
+        ("2", 1),
+        ("-", 10),
+    ]:
         if text == "60":
             with pytest.raises(DomainError, match="0..59"):
                 BigInt("60,1", base)
@@ -242,6 +256,12 @@ def test_absurd_sizes_are_refused_at_once() -> None:
             call()
     assert BigInt(1) ** 10**30 == 1 and BigInt(-1) ** (10**30 + 1) == -1 and BigInt(0) << 10**12 == 0
     assert limits.MAX_INTEGER_BITS == 2**28
-    for wrong in (lambda: t.factorial(-1), lambda: t.totient(0), lambda: t.gcd(1.5), lambda: n << -1, lambda: t.previous_prime(2)):  # type: ignore[arg-type]
+    for wrong in (
+        lambda: t.factorial(-1),
+        lambda: t.totient(0),
+        lambda: t.gcd(1.5),
+        lambda: n << -1,
+        lambda: t.previous_prime(2),
+    ):  # type: ignore[arg-type]
         with pytest.raises(DomainError):
             wrong()

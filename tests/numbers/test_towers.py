@@ -10,7 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cllm.errors import DomainError, LimitError, UndecidableError
-from cllm.numbers import Ball, damped_tower, e, exp, infinite_tower, log, precision, sqrt2, tower_lower, tower_mod, tower_upper
+from cllm.numbers import (
+    Ball,
+    damped_tower,
+    e,
+    exp,
+    infinite_tower,
+    log,
+    precision,
+    sqrt2,
+    tower_lower,
+    tower_mod,
+    tower_upper,
+)
 
 
 def exact_tower(levels: list[int]) -> int | None:
@@ -63,7 +75,11 @@ def test_bad_towers() -> None:
 @pytest.mark.parametrize("base", [2, 10, "0.5", Fraction(1, 3), "1.4"])
 def test_damped_tower_follows_its_recursion(base: object) -> None:
     with mpmath.workprec(400):
-        b = mpmath.mpf(base) if isinstance(base, str) else mpmath.mpf(Fraction(base).numerator) / Fraction(base).denominator  # type: ignore[arg-type]
+        b = (
+            mpmath.mpf(base)
+            if isinstance(base, str)
+            else mpmath.mpf(Fraction(base).numerator) / Fraction(base).denominator
+        )  # type: ignore[arg-type]
         value = mpmath.mpf(1)
         for h in range(12):
             ball = damped_tower(base, h, bits=200)  # type: ignore[arg-type]
