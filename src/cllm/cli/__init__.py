@@ -27,8 +27,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("cllm.cli.eval:evaluate", "Score text: loss, perplexity, bits per byte, accuracy."),
     "bench": ("cllm.cli.bench:app", "Measure speed and memory, beside the peers, in one run."),
     "calc": ("cllm.cli.calc:calc", "Calculate with proven digits."),
-    "primes": ("cllm.cli.primes:app", "Count, list, test, factor and export primes."),
-    "lattice": ("cllm.cli.lattice:app", "Evaluate the lattice formula; draw its maps."),
+    "primes": ("cllm.cli.primes:app", "Primes, exactly: count, n-th, ranges, proofs, factors, tables."),
+    "lattice": ("cllm.cli.lattice:app", "The lattice: its formula with proven digits, pictures of its maps."),
     "info": ("cllm.cli.info:info", "Parameters, memory and FLOPs of a preset or a run."),
 }
 

@@ -70,6 +70,31 @@ def train_step(
 
 
 @app.command
+def numbers(*, rounds: int = 5, save: Path | None = None, json: bool = False) -> int:
+    """Exact numbers, primes and lattice maps beside mpmath, gmpy2, sympy and primesieve, where installed.
+
+    Examples:
+
+      cllm bench numbers
+
+      cllm bench numbers --rounds 3 --save benchmarks
+
+    Parameters
+    ----------
+    rounds: int
+        Samples of each candidate.
+    save: Path
+        Also write the results as JSON into this folder.
+    json: bool
+        Print one JSON object.
+    """
+    from cllm.bench import lattice
+    from cllm.bench import numbers as exact
+
+    return _show([*exact.tables(rounds), *lattice.tables(rounds)], save, json)
+
+
+@app.command
 def machine(*, save: Path | None = None, json: bool = False) -> int:
     """This machine: instruction sets, measured matrix-product peak by precision, memory bandwidth.
 
