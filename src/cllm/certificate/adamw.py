@@ -16,8 +16,8 @@ from torch import Tensor
 
 from cllm import spec
 from cllm.certificate.ledger import Ledger
-from cllm.certificate.record import AdamWRow, Bad
-from cllm.certificate.subject import Subject
+from cllm.certificate.record import OUTSIDE, AdamWRow, Bad, Certificate
+from cllm.certificate.subjects import Subject
 from cllm.engine.buffers import Flat
 from cllm.engine.dispatch import Kernels
 from cllm.errors import UsageError
@@ -105,5 +105,15 @@ def _row(
                 if bad is None and found is not None:
                     i = found.index[1]
                     part = exact[("", "m of ", "v of ").index(what)]
-                    bad = Bad(found.tensor, sample.index(i, shape), part.flat[i].str(30), found.engine, found.why, "adamw")
+                    bad = Bad(
+                        found.tensor, sample.index(i, shape), part.flat[i].str(30), found.engine, found.why, "adamw"
+                    )
     return AdamWRow(t, c.lr, worst, ledger.rows[f"adamw t={t}"].used, bad)
+
+
+def add_steps(certificate: Certificate, subject: Subject) -> None:
+    """The optimiser's part of a certificate."""
+    certificate.adamw, certificate.adamw_entries = certify_adamw(subject)
+    faults = [row.bad for row in certificate.adamw if row.bad is not None]
+    if faults and certificate.bad is None:
+        certificate.bad, certificate.verdict = faults[0], OUTSIDE

@@ -12,7 +12,7 @@ from flint import arb
 from cllm.certificate.full import Progress, certify_step
 from cllm.certificate.provenance import source_hash
 from cllm.certificate.record import Certificate, TensorRow, read
-from cllm.certificate.subject import Subject, of_preset, of_run
+from cllm.certificate.subjects import Subject, of_preset, of_run
 from cllm.errors import CertificateError
 from cllm.spec.balls import working
 
@@ -49,10 +49,10 @@ def check(
         _overlap("the loss", old.loss.exact, new.loss.exact)
         compared = sum(_tensor(a, b) for a, b in zip(old.tensors, new.tensors, strict=True))
     same = old.engine["result_sha256"] == new.engine["result_sha256"]
+    entries = f"{compared:,} recorded gradient entries of {len(new.tensors)} tensors"
     words = [
         "hashes of weights, batch, specification and engine agree",
-        f"{bits} bit against {old.bits} bit: the loss and {compared:,} recorded gradient entries of "
-        f"{len(new.tensors)} tensors overlap",
+        f"{bits} bit against {old.bits} bit: the loss and {entries} overlap",
         "the engine's result is " + ("equal, bit for bit" if same else "different in bits (another build or machine)"),
     ]
     return new, words

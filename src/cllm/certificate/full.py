@@ -23,9 +23,19 @@ from cllm import spec
 from cllm.certificate.budget import BUDGET_VERSION, BUDGETS, ENOUGH, Budget, conditions
 from cllm.certificate.provenance import NOT_CERTIFIED, assumptions, commit, engine_versions, source_hash
 from cllm.certificate.record import (
-    OUTSIDE, PROVEN, REPORTED, WITHIN, Bad, Certificate, Entry, Loss, Quantiles, Structural, TensorRow,
+    OUTSIDE,
+    PROVEN,
+    REPORTED,
+    WITHIN,
+    Bad,
+    Certificate,
+    Entry,
+    Loss,
+    Quantiles,
+    Structural,
+    TensorRow,
 )  # fmt: skip
-from cllm.certificate.subject import Subject
+from cllm.certificate.subjects import Subject
 from cllm.certificate.zeros import structural
 from cllm.errors import CertificateError
 from cllm.model.step import Step
@@ -334,5 +344,3 @@ def _assemble(
         assumes=assumptions(),
         not_certified=list(NOT_CERTIFIED),
     )
-
-

@@ -33,7 +33,8 @@ class Mutant:
     scene: str = "padded"
 
     def kernels(self, healthy: Kernels) -> Kernels:
-        return replace(healthy, **self.change(healthy))
+        changed: dict[str, Any] = {**self.change(healthy)}
+        return replace(healthy, **changed)
 
 
 def just(**change: Callable[..., None]) -> Callable[[Kernels], Change]:

@@ -160,7 +160,7 @@ WRAPPERS = {
 
 
 def torch_gradcheck(mutant: Mutant | None, op: str = "") -> str:
-    """"found", "passes", or "does not apply"; None: the healthy kernels of `op`."""
+    """ "found", "passes", or "does not apply"; None: the healthy kernels of `op`."""
     healthy = select(torch.float64)
     op = mutant.op if mutant else op
     changed = mutant is None or bool(mutant.change(healthy))

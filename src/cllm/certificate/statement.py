@@ -10,15 +10,16 @@ def statement(c: Certificate) -> str:
     e = c.engine
     commit = f" @{e['commit']}" if e["commit"] else f" source sha256 {e['source_sha256'][:12]}…"
     head = "CERTIFIED" if c.ok else "NOT CERTIFIED"
+    hashes = (("weights", c.hashes["weights"]), ("batch", c.hashes["batch"]), ("spec", c.spec["source_sha256"]))
+    made_of = "  ".join(f"{what} sha256 {value[:12]}…" for what, value in hashes)
+    worst = f"worst tensor normwise {above(c.worst_normwise)} ({c.worst_tensor})"
+    shape = f"{c.subject['rows']} × {c.subject['sequence']} tokens, {c.subject['valid']} valid targets"
     lines = [
-        f"{head}  engine {e['name']}{commit}  weights sha256 {c.hashes['weights'][:12]}…  "
-        f"batch sha256 {c.hashes['batch'][:12]}…  spec sha256 {c.spec['source_sha256'][:12]}…",
-        f"{c.subject['parameters']:,} parameters, {c.subject['rows']} × {c.subject['sequence']} tokens, "
-        f"{c.subject['valid']} valid targets",
+        f"{head}  engine {e['name']}{commit}  {made_of}",
+        f"{c.subject['parameters']:,} parameters, {shape}",
         f"exact loss in {_ball(c.loss.exact)} ; |engine−exact| ≤ {above(c.loss.error)}",
         f"all {c.entries:,} gradients: enclosure radius ≤ {above(c.radius_over_rms)}·rms",
-        f"  |engine−exact|/rms   {_spread(c.errors)}   max {above(c.errors.max)}"
-        f"     worst tensor normwise {above(c.worst_normwise)} ({c.worst_tensor})",
+        f"  |engine−exact|/rms   {_spread(c.errors)}   max {above(c.errors.max)}     {worst}",
         f"  relative             {_spread(c.relative)}",
     ]
     for what in dict.fromkeys(z.what for z in c.structural):
@@ -26,8 +27,11 @@ def statement(c: Certificate) -> str:
         exact, engine = max(z.exact_bound for z in rows), max(z.engine_max for z in rows)
         lines.append(f"  structural zeros ({what}): exact |g| ≤ {above(exact)}, engine {_number(engine)}")
     if c.adamw is not None:
-        worst = max(row.error for row in c.adamw)
-        lines.append(f"AdamW step t={c.adamw[0].t}..{c.adamw[-1].t}: |Δw error| ≤ {above(worst)}·lr")
+        error, used = max(row.error for row in c.adamw), max(row.used for row in c.adamw)
+        lines.append(
+            f"AdamW step t={c.adamw[0].t}..{c.adamw[-1].t}: |Δw error| ≤ {above(error)}·lr "
+            f"({c.adamw_entries:,} entries a step, {100 * used:.0f} % of the a-priori budget)"
+        )
     lines += [
         f"assumes: {', '.join(c.assumes)}.  {c.bits} bit.  {c.seconds:.1f} s",
         f"enclosure {c.enclosure}; engine {c.verdict} {_budget(c)}",

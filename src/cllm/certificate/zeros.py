@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from cllm import spec
-from cllm.certificate.subject import Subject
+from cllm.certificate.subjects import Subject
 from cllm.spec.system import Bools
 
 
@@ -39,8 +39,9 @@ def structural(subject: Subject) -> dict[str, tuple[str, Bools]]:
     single = all((batch.allowed_TT(b).sum(axis=1)[used[b]] == 1).all() for b in range(batch.rows))
     for i in range(subject.config.model.layers):
         for n in ("wq", "wk", "bq") if single else ():
-            found[f"{i}.attn.{n}"] = "queries and keys where each query has one key", np.ones(
-                weights[f"{i}.attn.{n}"].shape, bool
+            found[f"{i}.attn.{n}"] = (
+                "queries and keys where each query has one key",
+                np.ones(weights[f"{i}.attn.{n}"].shape, bool),
             )
         found[f"{i}.attn.bk"] = "key bias", np.ones(weights[f"{i}.attn.bk"].shape, bool)
     return found

@@ -11,10 +11,12 @@ from msgspec import Struct
 from cllm import config as settings
 from cllm.certificate.adamw import certify_adamw
 from cllm.certificate.full import certify_step, run_engine
-from cllm.certificate.local import watch
 from cllm.certificate.mutants import ZOO, Mutant
 from cllm.certificate.peers import torch_gradcheck
-from cllm.certificate.subject import Subject, random
+from cllm.certificate.subjects import Subject, random
+from cllm.certificate.watch import watch
+from cllm.engine.dispatch import Kernels
+from cllm.model.step import Step
 
 TINY: dict[str, Any] = {
     "model.layers": 2, "model.width": 12, "model.heads": 2, "model.ff": 20, "model.vocab": 23, "model.context": 13,
@@ -70,8 +72,11 @@ def examine(mutant: Mutant | None, name: str, precision: str = "fp64", *, full: 
     """Put one mutant (None: the healthy engine) through the certificates on one scene."""
     subject = scene(name, precision)
     healthy = subject.engine_step().kernels
-    made = (lambda: mutant.kernels(healthy)) if mutant else (lambda: healthy)
-    step = mutant.step if mutant else type(subject.engine_step())
+    step = mutant.step if mutant else Step
+
+    def made() -> Kernels:
+        return mutant.kernels(healthy) if mutant else healthy
+
     label, expected = (mutant.name, mutant.op) if mutant else ("", "")
     beside = torch_gradcheck(mutant) if mutant else "—"
     if name == "adamw":
@@ -117,3 +122,15 @@ def table(findings: list[Finding]) -> str:
         error = f"{f.error:.1e}·{unit}" if f.error else ""
         lines.append(f"| {f.mutant} | {'yes' if f.found else 'NO'} | {error} | {op} | {f.gradcheck} |")
     return "\n".join(lines)
+
+
+def summary(healthy: list[Finding], mutants: list[Finding]) -> str:
+    """One sentence on each half of the zoo."""
+    found, localised = sum(f.found for f in mutants), sum(f.localised for f in mutants)
+    peers = [f.gradcheck for f in mutants]
+    alarms = sum(f.found for f in healthy)
+    return (
+        f"{found} of {len(mutants)} mutants found, {localised} localised to the op; torch.autograd.gradcheck finds "
+        f"{peers.count('found')}, passes {peers.count('passes')}, does not apply to {peers.count('does not apply')}\n"
+        f"healthy engine: {len(healthy)} scenes, {alarms} false alarms"
+    )

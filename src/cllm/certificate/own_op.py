@@ -125,7 +125,7 @@ def gradcheck(
     for i, (value, exact) in enumerate(zip(given, pulled, strict=True)):
         if value is not None and exact is not None:
             compare(f"grad of input {i}", value, exact)
-    label = name or getattr(kernel, "__name__", "kernel")
+    label = name or str(getattr(kernel, "__name__", "kernel"))
     return OpCertificate(label, precision, list(ledger.rows.values()), largest, ledger.first)
 
 

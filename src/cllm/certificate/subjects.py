@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from cllm import config as settings
 from cllm import spec
 from cllm.config import Config
-from cllm.data.prepare import open_prepared
-from cllm.data.stream import Stream
 from cllm.engine.dispatch import Kernels
 from cllm.engine.dropout import Key
 from cllm.engine.philox import normal
@@ -29,8 +27,6 @@ from cllm.errors import ConfigError, NonFiniteError, UsageError
 from cllm.model.batch import Batch
 from cllm.model.model import Model
 from cllm.model.step import Step
-from cllm.training import checkpoint
-from cllm.training.run import DATA_FOLDER, read_run_file
 from cllm.training.state import DTYPES
 
 Array = NDArray[Any]
@@ -127,9 +123,7 @@ class Subject:
         model = Model(self.config.model, DTYPES[{"float32": "fp32", "float64": "fp64"}[self.precision]])
         model.load({name: torch.from_numpy(value) for name, value in self.weights.items()})
         smoothing, mask = self.config.train.label_smoothing, self.config.data.document_mask
-        return step(
-            model, self.rows, self.sequence, label_smoothing=smoothing, document_mask=mask, kernels=kernels
-        )
+        return step(model, self.rows, self.sequence, label_smoothing=smoothing, document_mask=mask, kernels=kernels)
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the weights (names, types, shapes, bytes) and of the batch with all that decides its masks."""
@@ -164,6 +158,11 @@ def of_run(path: str | os.PathLike[str], tokens: int = 64, which: str = "latest"
     The weights are those that the run is used with (their moving average where it keeps one). Raises RunError,
     CorruptError, NonFiniteError.
     """
+    from cllm.data.prepare import open_prepared
+    from cllm.data.stream import Stream
+    from cllm.training import checkpoint
+    from cllm.training.run import DATA_FOLDER, read_run_file
+
     run_dir = Path(path)
     config = read_run_file(run_dir)
     found = checkpoint.load(run_dir, which, with_state=False)
