@@ -25,14 +25,26 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 @pytest.mark.parametrize(
     ("x", "value"),
     [
-        (3, F(3)), (-(10**60), F(-(10**60))), (0.1, F(0.1)), (5e-324, F(5e-324)), (F(3, 8), F(3, 8)),
-        (Decimal("0.5"), F(1, 2)), ("-1.25e2", F(-125)), ("1_000", F(1000)), ("3/4", F(3, 4)),
-        (np.float64(0.1), F(0.1)), (np.float32(0.1), F(float(np.float32(0.1)))), (np.int64(-7), F(-7)),
+        (3, F(3)),
+        (-(10**60), F(-(10**60))),
+        (0.1, F(0.1)),
+        (5e-324, F(5e-324)),
+        (F(3, 8), F(3, 8)),
+        (Decimal("0.5"), F(1, 2)),
+        ("-1.25e2", F(-125)),
+        ("1_000", F(1000)),
+        ("3/4", F(3, 4)),
+        (np.float64(0.1), F(0.1)),
+        (np.float32(0.1), F(float(np.float32(0.1)))),
+        (np.int64(-7), F(-7)),
         (np.float16(0.1), F(float(np.float16(0.1)))),
-        (np.uint8(255), F(255)), (BigInt(10) ** 30, F(10**30)), (BigFixed(3, 1), F(3, 2)), (True, F(1)),
+        (np.uint8(255), F(255)),
+        (BigInt(10) ** 30, F(10**30)),
+        (BigFixed(3, 1), F(3, 2)),
+        (True, F(1)),
         (np.longdouble("1.5"), F(3, 2)),
     ],
-)  # fmt: skip
+)
 def test_exact_construction(x: object, value: Fraction) -> None:
     ball = Ball(x)  # type: ignore[arg-type]
     assert ball.is_exact and ball.as_fraction() == value and ball == value and hash(ball) == hash(value)
@@ -91,10 +103,17 @@ def test_comparisons_never_guess() -> None:
     third, wide = Ball(F(1, 3)), Ball(1, "0.5")
     assert third < F(34, 100) and third > "0.33" and third != 1
     for question in (
-        lambda: third == F(1, 3), lambda: third != third, lambda: wide < 1, lambda: wide >= "1.2",
-        lambda: bool(Ball(0, 1)), lambda: wide.__floor__(), lambda: round(wide), lambda: wide.nearest_float(), lambda: wide.as_fraction(),
+        lambda: third == F(1, 3),
+        lambda: third != third,
+        lambda: wide < 1,
+        lambda: wide >= "1.2",
+        lambda: bool(Ball(0, 1)),
+        lambda: wide.__floor__(),
+        lambda: round(wide),
+        lambda: wide.nearest_float(),
+        lambda: wide.as_fraction(),
         lambda: 1 / Ball(0, 1),
-    ):  # fmt: skip
+    ):
         with pytest.raises(UndecidableError, match=r"\+/-"):
             question()
     with pytest.raises(TypeError, match="unhashable"):

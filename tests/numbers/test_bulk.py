@@ -66,10 +66,14 @@ def test_vector_arithmetic_encloses(pairs: list[tuple[float, float]]) -> None:
     a, b = (np.array(side) for side in zip(*pairs, strict=True))
     v, w = BallVector(a), BallVector(b)
     for got, exact in (
-        (v + w, [Fraction(x) + Fraction(y) for x, y in pairs]), (v - w, [Fraction(x) - Fraction(y) for x, y in pairs]),
-        (v * w, [Fraction(x) * Fraction(y) for x, y in pairs]), (2 * v - 1, [2 * Fraction(x) - 1 for x, _ in pairs]),
-        (1 - v, [1 - Fraction(x) for x, _ in pairs]), (-v, [-Fraction(x) for x, _ in pairs]), (v + b, [Fraction(x) + Fraction(y) for x, y in pairs]),
-    ):  # fmt: skip
+        (v + w, [Fraction(x) + Fraction(y) for x, y in pairs]),
+        (v - w, [Fraction(x) - Fraction(y) for x, y in pairs]),
+        (v * w, [Fraction(x) * Fraction(y) for x, y in pairs]),
+        (2 * v - 1, [2 * Fraction(x) - 1 for x, _ in pairs]),
+        (1 - v, [1 - Fraction(x) for x, _ in pairs]),
+        (-v, [-Fraction(x) for x, _ in pairs]),
+        (v + b, [Fraction(x) + Fraction(y) for x, y in pairs]),
+    ):
         assert all(ball.contains(q) for ball, q in zip(got, exact, strict=True))
     assert v.dot(w).contains(sum(Fraction(x) * Fraction(y) for x, y in pairs))
     assert v.sum().contains(sum(Fraction(x) for x, _ in pairs))

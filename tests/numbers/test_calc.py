@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -44,8 +45,15 @@ def test_exact_results_and_the_enclosure() -> None:
 
 def test_json() -> None:
     found = json.loads(calc("1/3", "--json", "--digits", "4").stdout)
-    assert found == {"digits": 4, "kind": "rational", "text": "0.3333", "exact": "1/3", "lower": "0.3333",
-                     "upper": "0.3334", "proven": 4}  # fmt: skip
+    assert found == {
+        "digits": 4,
+        "kind": "rational",
+        "text": "0.3333",
+        "exact": "1/3",
+        "lower": "0.3333",
+        "upper": "0.3334",
+        "proven": 4,
+    }
     assert json.loads(calc("factor(12)", "--json").stdout)["value"] == [["2", 2], ["3", 1]]
 
 
@@ -58,9 +66,13 @@ def test_failures_and_their_codes() -> None:
     zero = calc("sin(pi)")
     assert zero.returncode == 1 and zero.stdout.startswith("between -") and "no digit proven" in zero.stderr
     for words, message in (
-        (("log(-1)",), "x > 0"), (("1 +",), "expected a number"), (("10^(10^9)",), "limit"), (("pi", "--digits", "0"), "digits"),
-        (("--digit", "5", "pi"), '"--digits"'), (("pi", "--digits", "99999999999"), "limit"),
-    ):  # fmt: skip
+        (("log(-1)",), "x > 0"),
+        (("1 +",), "expected a number"),
+        (("10^(10^9)",), "limit"),
+        (("pi", "--digits", "0"), "digits"),
+        (("--digit", "5", "pi"), '"--digits"'),
+        (("pi", "--digits", "99999999999"), "limit"),
+    ):
         done = calc(*words)
         assert done.returncode == 2 and done.stdout == "" and message in done.stderr, (words, done)
     assert calc("1/sin(pi)").returncode == 1
@@ -96,10 +108,8 @@ def test_the_interactive_sheet_keeps_variables_and_history(tmp_path: Path) -> No
             read_until(prompt, number + 1)
             os.write(master, line.encode())
         assert process.wait(timeout=30) == 0
-        try:
+        with contextlib.suppress(OSError):
             seen += os.read(master, 65536)
-        except OSError:
-            pass
         os.close(master)
         return seen.decode(errors="replace")
 

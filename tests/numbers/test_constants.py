@@ -135,7 +135,7 @@ def test_a_constant_is_the_number_itself() -> None:
     assert below < pi < below + Fraction(1, 10**39)  # decided by raising the precision
     assert ln2 < ln3 < ln10 and sqrt2 < sqrt3 < sqrt5 and euler_gamma < catalan < 1
     assert float(pi) == math.pi and float(e) == math.e and int(pi) == 3 and math.ceil(pi) == 4 and math.floor(-pi) == -4
-    assert {pi: 1}[pi] == 1 and str(pi) == "pi" and f"{pi:.60f}".endswith("59230781640629")
+    assert {pi: 1}[pi] == 1 and str(pi) == "pi" and f"{pi:.60f}".endswith("5105820974945")
     assert isinstance(2 * pi, Ball) and (2 * pi).digits(20) == "6.2831853071795864769" and (pi**2).accuracy_bits >= 120
     with precision(1000):
         assert (pi - 3).accuracy_bits >= 990

@@ -46,8 +46,33 @@ def test_operators_agree_with_int(a: int, b: int) -> None:
     assert pickle.loads(pickle.dumps(x)) == a and {a: 1}[x] == 1
 
 
-@given(ints, st.sampled_from(["", "d", ",", "_", "x", "#x", "X", "b", "o", "#b", "+", " ", "40", "<40", "^40", "=+40", "*>40",
-                              "040", "+,", "#_x"]))  # fmt: skip
+@given(
+    ints,
+    st.sampled_from(
+        [
+            "",
+            "d",
+            ",",
+            "_",
+            "x",
+            "#x",
+            "X",
+            "b",
+            "o",
+            "#b",
+            "+",
+            " ",
+            "40",
+            "<40",
+            "^40",
+            "=+40",
+            "*>40",
+            "040",
+            "+,",
+            "#_x",
+        ]
+    ),
+)
 def test_formatting_is_that_of_int(n: int, spec: str) -> None:
     assert format(BigInt(n), spec) == format(n, spec)
 
@@ -105,7 +130,7 @@ def test_base_texts() -> None:
         ("-", 10),
     ]:
         if text == "60":
-            with pytest.raises(DomainError, match="0..59"):
+            with pytest.raises(DomainError, match=r"0\.\.59"):
                 BigInt("60,1", base)
             continue
         with pytest.raises(DomainError):
@@ -158,9 +183,11 @@ def test_crt(pairs: list[tuple[int, int]]) -> None:
 def test_arithmetic_functions_against_sympy(n: int) -> None:
     assert t.factor(n) == sympy.factorint(n) and t.totient(n) == sympy.totient(n)
     assert t.carmichael(n) == sympy.reduced_totient(n) and t.moebius(n) == sympy.mobius(n)
-    assert t.sigma(n) == sympy.divisor_sigma(n) and t.sigma(n, 0) == len(t.divisors(n)) and t.sigma(n, 3) == sum(
-        d**3 for d in t.divisors(n)
-    )  # fmt: skip
+    assert (
+        t.sigma(n) == sympy.divisor_sigma(n)
+        and t.sigma(n, 0) == len(t.divisors(n))
+        and t.sigma(n, 3) == sum(d**3 for d in t.divisors(n))
+    )
     assert t.divisors(n) == sympy.divisors(n) and t.is_prime(n) == sympy.isprime(n) == t.is_probable_prime(n)
     assert t.next_prime(n) == gmpy2.next_prime(n)
     if n > 2:
@@ -176,11 +203,36 @@ def test_small_primes_one_by_one() -> None:
 
 # Jaeschke 1993, Zhang 2001, Jiang–Deng 2014, Sorenson–Webster 2017: strong pseudoprimes to the first 5 … 13 prime bases
 STRONG_PSEUDOPRIMES = [
-    2047, 1373653, 25326001, 3215031751, 2152302898747, 3474749660383, 341550071728321, 3825123056546413051,
-    318665857834031151167461, 3317044064679887385961981,
-]  # fmt: skip
-CARMICHAEL = [561, 1105, 1729, 2465, 2821, 6601, 8911, 41041, 825265, 321197185, 5394826801, 232250619601,
-              9746347772161, 1436697831295441, 60977817398996785, 7156857700403137441, 1791562810662585767521]  # fmt: skip
+    2047,
+    1373653,
+    25326001,
+    3215031751,
+    2152302898747,
+    3474749660383,
+    341550071728321,
+    3825123056546413051,
+    318665857834031151167461,
+    3317044064679887385961981,
+]
+CARMICHAEL = [
+    561,
+    1105,
+    1729,
+    2465,
+    2821,
+    6601,
+    8911,
+    41041,
+    825265,
+    321197185,
+    5394826801,
+    232250619601,
+    9746347772161,
+    1436697831295441,
+    60977817398996785,
+    7156857700403137441,
+    1791562810662585767521,
+]
 
 
 @pytest.mark.parametrize("n", STRONG_PSEUDOPRIMES + CARMICHAEL)
@@ -203,7 +255,7 @@ def test_primes_with_proof() -> None:
     for n in (2**61 - 1, 2**127 - 1, 2**521 - 1, 10**100 + 267, 2**255 - 19):
         assert t.is_prime(n)
     assert not t.is_prime(2**1001 + 1) and not t.is_prime((2**127 - 1) * (2**89 - 1))
-    with pytest.raises(LimitError, match="MAX_PROOF_BITS|limit"):
+    with pytest.raises(LimitError, match="limit of 4096 bits"):
         t.is_prime(2**9689 - 1)
     assert t.is_probable_prime(2**4423 - 1)
 
@@ -248,10 +300,18 @@ def test_combinatorics() -> None:
 def test_absurd_sizes_are_refused_at_once() -> None:
     n = BigInt(10)
     for call in (
-        lambda: n ** (10**9), lambda: n**n**n**n, lambda: BigInt(1) << 10**12, lambda: t.factorial(10**9),
-        lambda: t.fibonacci(10**12), lambda: t.primorial(10**12), lambda: t.binomial(10**15, 10**14), lambda: n ** -(10**10),
-        lambda: t.factorial(10**40), lambda: BigInt("9" * 10) ** BigInt(10) ** 30, lambda: t.sigma(10, 10**12),
-    ):  # fmt: skip
+        lambda: n ** (10**9),
+        lambda: n**n**n**n,
+        lambda: BigInt(1) << 10**12,
+        lambda: t.factorial(10**9),
+        lambda: t.fibonacci(10**12),
+        lambda: t.primorial(10**12),
+        lambda: t.binomial(10**15, 10**14),
+        lambda: n ** -(10**10),
+        lambda: t.factorial(10**40),
+        lambda: BigInt("9" * 10) ** BigInt(10) ** 30,
+        lambda: t.sigma(10, 10**12),
+    ):
         with pytest.raises(LimitError, match=r"limit"):
             call()
     assert BigInt(1) ** 10**30 == 1 and BigInt(-1) ** (10**30 + 1) == -1 and BigInt(0) << 10**12 == 0

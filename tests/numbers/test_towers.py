@@ -1,4 +1,4 @@
-"""Towers modulo m against exact powers, the damped tower against its recursion, the infinite one against its equation."""
+"""Towers: modulo m against exact powers, damped against its recursion, infinite against its equation."""
 
 from __future__ import annotations
 
