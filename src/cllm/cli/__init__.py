@@ -29,6 +29,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "calc": ("cllm.cli.calc:calc", "Calculate with proven digits."),
     "primes": ("cllm.cli.primes:app", "Primes, exactly: count, n-th, ranges, proofs, factors, tables."),
     "lattice": ("cllm.cli.lattice:app", "The lattice: its formula with proven digits, pictures of its maps."),
+    "certify": ("cllm.cli.certify:certify", "Prove a bound on the error of every gradient entry of a step."),
+    "gradcheck": ("cllm.cli.gradcheck:gradcheck", "The same for an op or kernel of your own."),
     "info": ("cllm.cli.info:info", "Parameters, memory and FLOPs of a preset or a run."),
 }
 
