@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from cllm.data import documents as documents_module
 from cllm.data.corpora import gutenberg_body, named_corpus
-from cllm.data.documents import Document, scan
+from cllm.data.documents import Document
+from cllm.data.scan import scan
 from cllm.data.sources import find_sources
 from cllm.errors import DataError, MissingExtraError
 from cllm.text import train_tokenizer
@@ -92,7 +93,7 @@ def test_line_ends_stay_and_a_byte_order_mark_goes(folder: Path) -> None:
         ("texts/empty.txt", r"empty\.txt: it is empty; expected text"),
         ("spool", "no text file in this folder"),
         ("bad\0name", "not a path"),
-        ("texts/table.parquet", r"\.parquet files are not read"),
+        ("texts/table.parquet", r"table\.parquet: not a readable Parquet file"),
     ],
 )
 def test_what_cannot_be_found_is_said(folder: Path, path: str, message: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ BLOCK = 1 << 16
 BOM = b"\xef\xbb\xbf"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Document:
     """The bytes `start` to `stop` of the file `path`, one document of a corpus; `name` is what people see."""
 
@@ -95,35 +94,6 @@ class Document:
             f"{self.name}: byte {offset} (line {line}): got 0x{got.hex()}, which is not valid UTF-8; "
             f"expected UTF-8 text; {hint}"
         )
-
-
-@dataclass(frozen=True)
-class Scan:
-    """What one pass over a document found."""
-
-    bytes: int
-    characters: int
-    crlf: int
-    sha256: str
-
-
-def scan(document: Document, progress: Callable[[int], None] | None = None) -> Scan:
-    """Reads the whole document once: its size, its hash, and that it is UTF-8. Raises DataError (see
-    `blocks`). `progress(bytes)` is called with the bytes of each block."""
-    digest = hashlib.sha256()
-    characters = crlf = 0
-    last = ""
-
-    def seen(block: bytes) -> None:
-        digest.update(block)
-        if progress is not None:
-            progress(len(block))
-
-    for text in document.blocks(seen):
-        characters += len(text)
-        crlf += text.count("\r\n") + (last == "\r" and text[0] == "\n")
-        last = text[-1]
-    return Scan(document.size, characters, crlf, digest.hexdigest())
 
 
 def _last_cut(text: str) -> int:

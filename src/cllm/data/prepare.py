@@ -6,19 +6,23 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import msgspec
+import numpy as np
 
-from cllm.data.documents import Document, Scan, scan
+from cllm.data.mix import Mix
 from cllm.data.record import read_bytes, read_record, write_record
-from cllm.data.shard import Shard, ShardRecord, ShardWriter
+from cllm.data.records import DEFAULT_FIELD
+from cllm.data.scan import Survey, survey
+from cllm.data.shard import MixPart, Shard, ShardRecord, ShardWriter
 from cllm.data.sources import find_sources
 from cllm.data.split import Split, split
-from cllm.errors import CorruptError, DataError, RunError
+from cllm.data.table import Documents
+from cllm.errors import ConfigError, CorruptError, DataError, RunError, closest
 from cllm.text import Tokenizer, train_tokenizer
 from cllm.text.training import KINDS
 
@@ -27,7 +31,8 @@ RECORD: Final = "prepared.json"
 TOKENIZER: Final = "tokenizer.json"
 
 Progress = Callable[[str, int, int], None]
-"""progress(stage, bytes done, bytes in all); the stages are "scan", "tokenizer" and "encode"."""
+"""progress(stage, bytes done, bytes in all); the stages are "read" (of files), "scan", "tokenizer" and "encode" (of
+text)."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,16 +44,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """asked for; None with a given tokenizer"""
     val_fraction: float
     seed: int
+    field: str = DEFAULT_FIELD
+    skip_bad: bool = False
+    dedup: bool = False
+    weights: list[float] | None = None
+    """of the paths in their order"""
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One document as it was read."""
+    """One file as it was read: a document, or records that are documents."""
 
     name: str
     bytes: int
+    """of its text"""
     sha256: str
+    """of its text; of records: of the SHA-256s (32 bytes each) of their texts"""
     part: str
-    """train, val, or both for a single document cut in two"""
+    """train, val, or both for a document cut in two and for records on both sides"""
+    documents: int = 1
 
 
 class PreparedRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -98,6 +111,10 @@ def prepare(
     vocab_size: int = 1000,
     val_fraction: float = 0.1,
     seed: int = 0,
+    field: str | None = None,
+    skip_bad: bool = False,
+    dedup: bool = False,
+    weights: Mapping[str, float] | None = None,
     progress: Progress | None = None,
     stdin: BinaryIO | None = None,
 ) -> Prepared:
@@ -105,10 +122,14 @@ def prepare(
     writes the shards to the folder `out_dir` (a run's is RUN/data).
 
     `tokenizer`: "bpe", "char" or "word" to train one with at most `vocab_size` tokens on the training part
-    alone, or the path of a tokenizer.json. The folder appears complete or not at all. A folder that already
-    holds the same texts prepared with the same settings is checked (all hashes) and used again; one with
-    other texts or settings is never overwritten. The shards are a function of the texts, their order and the
-    settings.
+    alone, or the path of a tokenizer.json (or of gpt2.tiktoken). `field`: where the text of a record is (default
+    "text"; `a.b` is nested). `skip_bad`: leave out records that cannot be used instead of refusing them. `dedup`:
+    leave out documents whose text an earlier one has. `weights`: for each of `paths` its share of the training
+    rows (of any sum; see `Mix`); each path is then split by itself.
+
+    The folder appears complete or not at all. A folder that already holds the same texts prepared with the same
+    settings is checked (all hashes) and used again; one with other texts or settings is never overwritten. The
+    shards are a function of the texts, their order and the settings.
 
     Raises DataError (text that cannot be used), ConfigError (settings), MissingExtraError (a named corpus),
     RunError (the folder), CorruptError (an existing folder that is damaged).
@@ -122,6 +143,10 @@ def prepare(
         vocab_size=vocab_size if given is None else None,
         val_fraction=float(val_fraction),
         seed=seed,
+        field=field or DEFAULT_FIELD,
+        skip_bad=skip_bad,
+        dedup=dedup,
+        weights=_weights(paths, weights, seed),
     )
     work = out.parent / f".{out.name}.preparing-{os.getpid()}"
     try:
@@ -131,19 +156,22 @@ def prepare(
         work.mkdir()
         spool = work / "spool"
         spool.mkdir()
-        sources = find_sources(paths, spool, stdin)
-        scans = _scan_all(sources.documents, progress)
-        parts = split(sources.documents, val_fraction, seed)
-        listed = _listed(sources.documents, scans, parts)
+        read = None if progress is None else lambda done, total: progress("read", done, total)
+        sources = find_sources(paths, spool, stdin, field=field, skip_bad=skip_bad, read=read)
+        found = survey(sources.documents, _Report("scan", sources.documents, progress))
+        notes = [*sources.notes, *_remarks(found)]
+        kept = _without_copies(found, notes) if dedup else np.ones(len(sources.documents), dtype=bool)
+        parts, mix = _split(sources.documents, sources.counts, kept, settings)
+        listed = _listed(sources.documents, found, parts)
         if (out / RECORD).exists():
             return _reuse(out, settings, listed)
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise RunError(f"{out}: it exists and holds something else than prepared data; choose another folder")
-        notes = [*sources.notes, *_remarks(scans), *parts.notes]
+        notes += parts.notes
         chosen = given if given is not None else _train(settings, parts, progress)
         notes += chosen.notes
         chosen.save(work / TOKENIZER)
-        hashes = _encode(work, chosen, parts, dict(zip(sources.documents, scans, strict=True)), notes, progress)
+        hashes = _encode(work, chosen, parts, mix, _digests(sources.documents, found), notes, progress)
         shutil.rmtree(spool)
         write_record(
             work / RECORD,
@@ -202,29 +230,85 @@ def _given(tokenizer: str | os.PathLike[str]) -> Tokenizer:
     return Tokenizer.load(tokenizer)
 
 
-def _scan_all(documents: Sequence[Document], progress: Progress | None) -> list[Scan]:
-    report = _Report("scan", documents, progress)
-    return [scan(d, report) for d in documents]
+def _weights(
+    paths: Sequence[str | os.PathLike[str]], weights: Mapping[str, float] | None, seed: int
+) -> list[float] | None:
+    """The weight of each path, in their order. Raises ConfigError unless there is one for each and no other."""
+    if not weights:
+        return None
+    names = [os.fspath(path) for path in paths]
+    for name in weights:
+        if name not in names:
+            raise ConfigError(f'data.weights: got "{name}", which is not among the data{closest(name, names)}')
+    for name in names:
+        if name not in weights:
+            raise ConfigError(f'data.weights: expected a weight for "{name}", too: either all data have one or none')
+    if len(set(names)) < len(names):
+        raise ConfigError("data.weights: the same data are named twice")
+    found = [float(weights[name]) for name in names]
+    Mix(found, seed)  # checks them
+    return found
 
 
-def _listed(documents: Sequence[Document], scans: Sequence[Scan], parts: Split) -> list[Source]:
-    """The record of the documents. A single document that is cut has its head in one part and tail in the
-    other."""
-    train, val = set(parts.train), set(parts.val)
-    return [
-        Source(
-            name=d.name,
-            bytes=s.bytes,
-            sha256=s.sha256,
-            part="train" if d in train else "val" if d in val else "both",
+def _without_copies(found: Survey, notes: list[str]) -> np.typing.NDArray[np.bool_]:
+    kept = found.first_copies()
+    if copies := int(len(kept) - np.count_nonzero(kept)):
+        notes.append(f"{copies} of the {len(kept)} documents are copies of earlier ones and are left out")
+    return kept
+
+
+def _split(
+    documents: Documents, counts: Sequence[int], kept: np.typing.NDArray[np.bool_], settings: Settings
+) -> tuple[Split, list[MixPart] | None]:
+    """The two parts of the kept documents; with weights each path's documents are split by themselves."""
+    if settings.weights is None:
+        return split(documents.take(kept), settings.val_fraction, settings.seed), None
+    halves, mix, first = [], [], 0
+    for number, (count, weight) in enumerate(zip(counts, settings.weights, strict=True), 1):
+        group = documents.between(first, first + count).take(kept[first : first + count])
+        first += count
+        if not len(group):
+            raise DataError(f"data.weights: source {number} has no document of its own; leave it out")
+        halves.append(split(group, settings.val_fraction, settings.seed))
+        mix.append(MixPart(documents=len(halves[-1].train), weight=weight))
+    train, val = halves[0].train, halves[0].val
+    for half in halves[1:]:
+        train, val = train.joined(half.train), val.joined(half.val)
+    return Split(train, val, tuple(note for half in halves for note in half.notes)), mix
+
+
+def _listed(documents: Documents, found: Survey, parts: Split) -> list[Source]:
+    """The record of the files. One whose documents are in both parts, or that is itself cut, is in "both"."""
+    train, val = (set(np.unique(part.columns[:, 0]).tolist()) for part in (parts.train, parts.val))
+    numbers, first = np.unique(documents.columns[:, 0], return_index=True)
+    sizes = documents.sizes
+    listed = []
+    for file, start, stop in zip(numbers.tolist(), first, [*first[1:], len(documents)], strict=True):
+        digests = found.digests[start:stop].tobytes()
+        in_records = bool(documents.files[file].record)
+        listed.append(
+            Source(
+                name=documents.files[file].name,
+                bytes=int(sizes[start:stop].sum()),
+                sha256=hashlib.sha256(digests).hexdigest() if in_records else digests.hex(),
+                part={(1, 0): "train", (0, 1): "val", (1, 1): "both"}.get((file in train, file in val), "none"),
+                documents=int(stop - start),
+            )
         )
-        for d, s in zip(documents, scans, strict=True)
-    ]
+    return listed
 
 
-def _remarks(scans: Sequence[Scan]) -> list[str]:
-    crlf = sum(s.crlf for s in scans)
-    return [f"the text has {crlf} Windows line ends (CRLF); they are kept as they are"] if crlf else []
+def _digests(documents: Documents, found: Survey) -> dict[Path, bytes]:
+    """The hash of each file that is read where the user has it (and might change)."""
+    return {
+        documents.files[file].path: found.digests[i].tobytes()
+        for i, file in enumerate(documents.columns[:, 0].tolist())
+        if not documents.files[file].copied
+    }
+
+
+def _remarks(found: Survey) -> list[str]:
+    return [f"the text has {found.crlf} Windows line ends (CRLF); they are kept as they are"] if found.crlf else []
 
 
 def _train(settings: Settings, parts: Split, progress: Progress | None) -> Tokenizer:
@@ -242,24 +326,26 @@ def _encode(
     folder: Path,
     tokenizer: Tokenizer,
     parts: Split,
-    scans: dict[Document, Scan],
+    mix: list[MixPart] | None,
+    expected: dict[Path, bytes],
     notes: list[str],
     progress: Progress | None,
 ) -> dict[str, str]:
-    """Writes the shards; returns the hash of each. Checks that the files are still what `scan` read."""
-    report = _Report("encode", (*parts.train, *parts.val), progress)
-    whole = {d.path: (hashlib.sha256(), scans[d]) for d in scans}
+    """Writes the shards; returns the hash of each. Checks that the files are still what `survey` read."""
+    report = _Report("encode", parts.train.joined(parts.val), progress)
+    digests = {path: hashlib.sha256() for path in expected}
     hashes = {}
     for name, documents in (("train", parts.train), ("val", parts.val)):
         if not documents:
             continue
-        writer = ShardWriter(folder, name, tokenizer)
+        writer = ShardWriter(folder, name, tokenizer, mix if name == "train" else None)
         try:
             for document in documents:
-                digest = whole[document.path][0]
+                digest = digests.get(document.path)
 
-                def seen(block: bytes, digest: hashlib._Hash = digest) -> None:
-                    digest.update(block)
+                def seen(block: bytes, digest: hashlib._Hash | None = digest) -> None:
+                    if digest is not None:
+                        digest.update(block)
                     report(len(block))
 
                 writer.add(document.pieces(seen))
@@ -273,8 +359,9 @@ def _encode(
             )
         elif not record.lossless:
             notes.append(f"the tokenizer does not give the {name} part back exactly: no bits per byte for it")
-    for path, (digest, seen_before) in whole.items():
-        if digest.hexdigest() != seen_before.sha256:
+    read = {d.path for part in (parts.train, parts.val) for d in part} if digests else set()
+    for path in read & digests.keys():
+        if digests[path].digest() != expected[path]:
             raise DataError(f"{path}: it changed while it was being read; try again")
     return hashes
 
@@ -347,9 +434,9 @@ def _figures(record: ShardRecord) -> dict[str, int | float | bool]:
 class _Report:
     """Adds up the bytes of a stage for the progress callback."""
 
-    def __init__(self, stage: str, documents: Sequence[Document], progress: Progress | None) -> None:
+    def __init__(self, stage: str, documents: Documents, progress: Progress | None) -> None:
         self._stage, self._progress = stage, progress
-        self._done, self._total = 0, sum(d.size for d in documents)
+        self._done, self._total = 0, int(documents.sizes.sum())
 
     def __call__(self, size: int) -> None:
         self._done += size

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -28,8 +29,15 @@ from cllm.text import Tokenizer
 MAGIC: Final = b"CLLMTOK1"
 HEADER: Final = struct.Struct("<8sIIQ32s8x")
 VERSION: Final = 1
-BATCH: Final = 8
-"""Pieces of text tokenised together (on all cores)."""
+BATCH: Final = 1 << 19
+"""Characters of text tokenised together (on all cores)."""
+
+
+class MixPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One source of a mix: the next `documents` documents of the shard, and the source's weight."""
+
+    documents: int
+    weight: float
 
 
 class ShardRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,6 +63,8 @@ class ShardRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     pad_id: int
     tokens_sha256: str
     documents_sha256: str
+    mix: list[MixPart] | None = None
+    """the sources in the order of their documents, where rows are drawn by weight"""
 
 
 class Shard:
@@ -74,6 +84,9 @@ class Shard:
         r = self.record
         if r.item_bytes not in (2, 4) or r.tokens < 1 or r.documents < 1:
             raise CorruptError(f"{folder / name}.json: impossible sizes; {PREPARE_AGAIN}")
+        mix = r.mix if r.mix is not None else [MixPart(documents=r.documents, weight=1.0)]
+        if sum(part.documents for part in mix) != r.documents or min(part.documents for part in mix) < 1:
+            raise CorruptError(f"{folder / name}.json: the mix is not of its documents; {PREPARE_AGAIN}")
         documents_path = folder / f"{name}.documents"
         _check_size(self.path, HEADER.size + r.tokens * r.item_bytes)
         _check_size(documents_path, r.documents * 16)
@@ -121,35 +134,36 @@ class Shard:
 class ShardWriter:
     """Writes a shard document by document in bounded memory; `finish` makes it readable."""
 
-    def __init__(self, folder: Path, name: str, tokenizer: Tokenizer) -> None:
-        self._folder, self._name, self._tokenizer = folder, name, tokenizer
+    def __init__(self, folder: Path, name: str, tokenizer: Tokenizer, mix: list[MixPart] | None = None) -> None:
+        self._folder, self._name, self._tokenizer, self._mix = folder, name, tokenizer, mix
         self._type = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
         self._tokens: BinaryIO = (folder / f"{name}.tokens").open("wb")
         self._tokens.write(b"\0" * HEADER.size)  # the header needs the count: written last
-        self._table: list[tuple[int, int]] = []
+        self._table = array("q")
+        self._queue: list[str | None] = []
+        """pieces not yet written; None ends a document"""
+        self._queued = 0
         self._digest = hashlib.sha256()
         self._count = self._bytes = self._characters = self._unknown = 0
+        self._first = 0, 0
+        """token and byte at which the document under way began"""
         self._lossless = tokenizer.pieces is not None
 
     def add(self, pieces: Iterable[str]) -> None:
         """Adds one document, given as pieces of text whose ids can be joined; its EOS is appended."""
-        first, before = self._count, self._bytes
-        group: list[str] = []
         if not self._tokenizer.cuts_before_space:
             pieces = ["".join(pieces)]
         for piece in pieces:
-            group.append(piece)
-            if len(group) == BATCH:
-                self._encode(group)
-                group = []
-        self._encode(group)
-        if self._tokenizer.eos_id is not None:
-            self._write(np.array([self._tokenizer.eos_id], dtype=self._type))
-        self._table.append((first, self._bytes - before))
+            self._queue.append(piece)
+            self._queued += len(piece) + 64
+            if self._queued >= BATCH:
+                self._flush()
+        self._queue.append(None)
 
     def finish(self) -> tuple[ShardRecord, str]:
         """Completes the three files, flushes them to the disk and returns the record and its hash. DataError
         for no token."""
+        self._flush()
         if self._count == 0:
             self.close()
             raise DataError(f"{self._name}: the text gives no token")
@@ -159,7 +173,7 @@ class ShardWriter:
         record = ShardRecord(
             item_bytes=self._type.itemsize,
             tokens=self._count,
-            documents=len(self._table),
+            documents=len(self._table) // 2,
             bytes=self._bytes,
             characters=self._characters,
             unknown=self._unknown,
@@ -171,6 +185,7 @@ class ShardWriter:
             pad_id=tokenizer.pad_id if tokenizer.pad_id is not None else 0,
             tokens_sha256="",
             documents_sha256=hashlib.sha256(table).hexdigest(),
+            mix=self._mix,
         )
         header = _header(record)
         # the file's hash is that of header, then ids: the ids' hash alone was gathered while writing
@@ -191,18 +206,30 @@ class ShardWriter:
         """Gives the open file back (after a failure; `finish` does it otherwise)."""
         self._tokens.close()
 
-    def _encode(self, group: list[str]) -> None:
+    def _flush(self) -> None:
+        """Writes the queue; a document that has not ended goes on with the next."""
+        queue, self._queue, self._queued = self._queue, [], 0
+        ids = iter(self._tokenizer.encode_batch(text for text in queue if text is not None))
+        for text in queue:
+            if text is not None:
+                self._encoded(text, next(ids))
+                continue
+            if self._tokenizer.eos_id is not None:
+                self._write(np.array([self._tokenizer.eos_id], dtype=self._type))
+            self._table.extend((self._first[0], self._bytes - self._first[1]))
+            self._first = self._count, self._bytes
+
+    def _encoded(self, text: str, ids: list[int]) -> None:
         tokenizer = self._tokenizer
-        for text, ids in zip(group, tokenizer.encode_batch(group), strict=True):
-            content = text.encode()
-            self._bytes += len(content)
-            self._characters += len(text)
-            array = np.array(ids, dtype=self._type)
-            unknown = 0 if tokenizer.unk_id is None else int(np.count_nonzero(array == tokenizer.unk_id))
-            self._unknown += unknown
-            if self._lossless:
-                self._lossless = unknown == 0 and tokenizer.decode_bytes(ids) == content
-            self._write(array)
+        content = text.encode()
+        self._bytes += len(content)
+        self._characters += len(text)
+        found = np.array(ids, dtype=self._type)
+        unknown = 0 if tokenizer.unk_id is None else int(np.count_nonzero(found == tokenizer.unk_id))
+        self._unknown += unknown
+        if self._lossless:
+            self._lossless = unknown == 0 and tokenizer.decode_bytes(ids) == content
+        self._write(found)
 
     def _write(self, ids: npt.NDArray[Any]) -> None:
         content = ids.tobytes()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import BinaryIO
+
+import numpy as np
 
 from cllm.data.documents import Document
 from cllm.data.philox import permutation, words
+from cllm.data.table import Documents
 from cllm.errors import ConfigError, DataError
 
 PURPOSE = 1
@@ -22,12 +25,12 @@ class Split:
     """Two lists of documents that share no byte; `val` may be empty only where no validation was asked
     for."""
 
-    train: tuple[Document, ...]
-    val: tuple[Document, ...]
+    train: Documents
+    val: Documents
     notes: tuple[str, ...]
 
 
-def split(documents: Sequence[Document], fraction: float, seed: int) -> Split:
+def split(documents: Iterable[Document], fraction: float, seed: int) -> Split:
     """Sets about `fraction` of the bytes aside for validation.
 
     Several documents: in an order drawn from `seed`, each is taken that brings the sum nearer to `fraction`
@@ -41,37 +44,37 @@ def split(documents: Sequence[Document], fraction: float, seed: int) -> Split:
     if not 0 <= fraction < 1:
         raise ConfigError(f"val_fraction: got {fraction}, expected 0 ≤ val_fraction < 1")
     words(0, seed, 0, PURPOSE)  # checks the seed
+    documents = Documents.of(documents)
     if fraction == 0:
-        return Split(tuple(documents), (), ())
+        return Split(documents, documents[:0], ())
     if len(documents) == 1:
-        head, tail = _cut(documents[0], fraction)
-        return Split((head,), (tail,), ())
-    total = sum(d.size for d in documents)
-    wanted, taken = fraction * total, 0
-    chosen: set[int] = set()
-    for i in permutation(len(documents), seed, 0, PURPOSE):
-        size = documents[int(i)].size
-        if len(chosen) < len(documents) - 1 and abs(taken + size - wanted) < abs(taken - wanted):
-            chosen.add(int(i))
-            taken += size
-    notes = []
-    if not chosen:
-        smallest = min(range(len(documents)), key=lambda i: (documents[i].size, i))
-        chosen, taken = {smallest}, documents[smallest].size
+        place = _place(documents[0], fraction)
+        start, stop = documents.columns[0, 1:3].tolist()
+        return Split(documents.with_range(start, place), documents.with_range(place, stop), ())
+    sizes = documents.sizes
+    listed: list[int] = sizes.tolist()
+    total = sum(listed)
+    wanted, taken, count = fraction * total, 0, 0
+    chosen = np.zeros(len(listed), dtype=bool)
+    for i in permutation(len(listed), seed, 0, PURPOSE).tolist():
+        if count < len(listed) - 1 and abs(taken + listed[i] - wanted) < abs(taken - wanted):
+            chosen[i] = True
+            taken += listed[i]
+            count += 1
+    notes: list[str] = []
+    if not count:
+        smallest = int(np.argmin(sizes))
+        chosen[smallest], taken = True, listed[smallest]
     if taken > 2 * wanted:
         notes.append(
             f"the validation part is {taken / total:.0%} of the text, not {fraction:.0%}: documents stay whole, "
             "and these are large; join them into one file to have its tail instead"
         )
-    return Split(
-        tuple(d for i, d in enumerate(documents) if i not in chosen),
-        tuple(d for i, d in enumerate(documents) if i in chosen),
-        tuple(notes),
-    )
+    return Split(documents.take(~chosen), documents.take(chosen), tuple(notes))
 
 
-def _cut(document: Document, fraction: float) -> tuple[Document, Document]:
-    """A document's head and tail; the tail has about `fraction` of the bytes and both have at least one
+def _place(document: Document, fraction: float) -> int:
+    """Where a document's tail starts: it has about `fraction` of the bytes, and head and tail have at least one
     character."""
     place = document.stop - max(1, round(document.size * fraction))
     try:
@@ -92,7 +95,7 @@ def _cut(document: Document, fraction: float) -> tuple[Document, Document]:
             f"{document.name}: too little text: {document.size} bytes cannot be cut into a training and a "
             "validation part; give more text, or set data.val_fraction=0"
         )
-    return replace(document, stop=place), replace(document, start=place)
+    return place
 
 
 def _boundary(file: BinaryIO, place: int, direction: int) -> int:

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from cllm.data.mix import Mix
 from cllm.data.philox import permutation, words
 from cllm.data.shard import Shard
+from cllm.data.table import Ints
 from cllm.errors import ConfigError, DataError, UsageError
 
-Ints = npt.NDArray[np.int64]
-
 ORDER, OFFSET = 2, 3
-"""Purposes of the random numbers (1 is the split's)."""
+"""Purposes of the random numbers (1 is the split's, 4 the mix's); those of the g-th source of a mix are 16·g more."""
 
 
 class Rows(NamedTuple):
@@ -54,6 +55,10 @@ class Stream:
       begins with the token before it: the start token (EOS, else BOS) for a document's first row. Every
       token is a target exactly once an epoch; without a start token a document's first token is only an
       input.
+
+    A shard with a mix (sources with weights) gives each source its share of the rows (see `Mix`); each is a
+    stream of its own, as above, with epochs of its own, so a source with a large weight comes round more often.
+    `rows_per_epoch` and `targets_per_epoch` are then the sums over the sources: as much as all text once.
     """
 
     def __init__(self, shard: Shard, sequence: int, *, seed: int = 0, pack: bool = True) -> None:
@@ -61,18 +66,14 @@ class Stream:
         outside [0, 2^64), DataError if the shard has fewer than T+1 tokens to pack."""
         _check_sequence(sequence)
         words(0, seed, 0, ORDER)  # checks the seed
-        if pack and shard.record.tokens < sequence + 1:
-            raise DataError(
-                f"{shard.path}: too little text: its {shard.record.tokens} tokens do not fill one row of "
-                f"{sequence} + 1; give more text, or set train.sequence={max(1, shard.record.tokens - 1)} or less"
-            )
+        views, mix = View.of(shard), shard.record.mix
         self.shard, self.sequence, self.seed, self.pack = shard, sequence, seed, pack
-        self._cut: _Cut = _Ring(shard, sequence) if pack else _Single(shard, sequence)
-        self.rows_per_epoch = self._cut.count
+        self._parts = [_Part(view, sequence, seed, pack, 16 * g) for g, view in enumerate(views)]
+        self._mix = Mix([part.weight for part in mix], seed) if mix is not None else None
+        self.rows_per_epoch = sum(part.cut.count for part in self._parts)
         """Rows of an epoch."""
-        self.targets_per_epoch = self._cut.targets
+        self.targets_per_epoch = sum(part.cut.targets for part in self._parts)
         """Targets of an epoch (padding left out; a document mask takes some away)."""
-        self._order = lru_cache(maxsize=2)(self._draw)
 
     def rows(self, position: int, count: int) -> Rows:
         """The `count` rows from row number `position` on. Raises UsageError for negative numbers."""
@@ -80,23 +81,43 @@ class Stream:
             raise UsageError(f"rows: got position {position} and count {count}, expected none below 0")
         tokens = np.empty((count, self.sequence + 1), dtype=np.int64)
         documents = np.empty_like(tokens)
-        at = 0
-        while at < count:
-            epoch, first = divmod(position + at, self.rows_per_epoch)
-            order, place = self._order(epoch)
-            index = order[first : first + count - at]
-            part = self._cut.rows(index, place)
-            tokens[at : at + len(index)], documents[at : at + len(index)] = part
-            at += len(index)
+        deal = self._mix.rows(position, count) if self._mix is not None else [(0, position, np.arange(count))]
+        for source, first, places in deal:
+            self._parts[source].fill(first, places, tokens, documents)
         return Rows(tokens, documents)
 
     def epoch(self, position: int) -> int:
         """The epoch (from 0) of row number `position`."""
         return position // self.rows_per_epoch
 
+
+class _Part:
+    """The endless stream of one source."""
+
+    def __init__(self, view: View, sequence: int, seed: int, pack: bool, purpose: int) -> None:
+        if pack and view.count < sequence + 1:
+            raise DataError(
+                f"{view.path}: too little text: {view.what} {view.count} tokens do not fill one row of "
+                f"{sequence} + 1; give more text, or set train.sequence={max(1, view.count - 1)} or less"
+            )
+        self.cut: _Cut = _Ring(view, sequence) if pack else _Single(view, sequence)
+        self._seed, self._purpose, self._tokens = seed, purpose, view.count if pack else 1
+        self._order = lru_cache(maxsize=2)(self._draw)
+
+    def fill(self, position: int, places: Ints, tokens: Ints, documents: Ints) -> None:
+        """Puts the rows from number `position` on into the given places."""
+        at = 0
+        while at < len(places):
+            epoch, first = divmod(position + at, self.cut.count)
+            order, place = self._order(epoch)
+            index = order[first : first + len(places) - at]
+            here = places[at : at + len(index)]
+            tokens[here], documents[here] = self.cut.rows(index, place)
+            at += len(index)
+
     def _draw(self, epoch: int) -> tuple[Ints, int]:
-        place = int(words(1, self.seed, epoch, OFFSET)[0]) % self.shard.record.tokens if self.pack else 0
-        return permutation(self.rows_per_epoch, self.seed, epoch, ORDER), place
+        place = int(words(1, self._seed, epoch, OFFSET + self._purpose)[0]) % self._tokens
+        return permutation(self.cut.count, self._seed, epoch, ORDER + self._purpose), place
 
 
 class SequentialRows:
@@ -117,7 +138,8 @@ class SequentialRows:
         target."""
         _check_sequence(sequence)
         self.shard, self.sequence, self.pack = shard, sequence, pack
-        self._cut: _Cut = _Line(shard, sequence) if pack else _Single(shard, sequence)
+        (view,) = View.of(shard, whole=True)
+        self._cut: _Cut = _Line(view, sequence) if pack else _Single(view, sequence)
         self.targets = self._cut.targets
         """Targets in all rows (padding left out; a document mask takes some away)."""
         if self.targets < 1:
@@ -154,46 +176,82 @@ def bytes_of_targets(rows: Rows, byte_lengths_V: Ints, *, document_mask: bool = 
     return int(byte_lengths_V[rows.tokens_BT1[:, 1:]].sum(where=valid_targets(rows, document_mask=document_mask)))
 
 
+@dataclass(frozen=True)
+class View:
+    """The tokens of a shard, or of one source in it: `count` tokens, `documents` documents, `starts` [documents]
+    counted from the view's first token."""
+
+    path: Path
+    what: str
+    tokens: npt.NDArray[Any]
+    starts: Ints
+    start_id: int | None
+    pad_id: int
+
+    @property
+    def count(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def documents(self) -> int:
+        return len(self.starts)
+
+    @classmethod
+    def of(cls, shard: Shard, *, whole: bool = False) -> list[View]:
+        """The sources of a shard with a mix, else (or for `whole`) all of it."""
+        record = shard.record
+        counts = [record.documents] if whole or record.mix is None else [part.documents for part in record.mix]
+        views, first = [], 0
+        for number, count in enumerate(counts, 1):
+            starts = shard.starts[first : first + count]
+            first += count
+            stop = record.tokens if first == record.documents else int(shard.starts[first])
+            what = "its" if len(counts) == 1 else f"source {number} of its mix, whose"
+            tokens = shard.tokens[int(starts[0]) : stop]
+            views.append(cls(shard.path, what, tokens, starts - starts[0], record.start_id, record.pad_id))
+        return views
+
+
 @dataclass
 class _Ring:
     """All documents end to end, joined into a ring; row i holds the T+1 tokens from place + i·T on."""
 
-    shard: Shard
+    view: View
     sequence: int
 
     def __post_init__(self) -> None:
-        self.count = -(-self.shard.record.tokens // self.sequence)
+        self.count = -(-self.view.count // self.sequence)
         self.targets = self.count * self.sequence
 
     def rows(self, index: Ints, place: int) -> Rows:
-        n = self.shard.record.tokens
+        n = self.view.count
         position = place + index[:, None] * self.sequence + np.arange(self.sequence + 1)
         turn, position = np.divmod(position, n)
-        document = _document_of(self.shard, position) + turn * self.shard.record.documents
-        return Rows(self.shard.tokens[position].astype(np.int64), _number(document))
+        document = _document_of(self.view, position) + turn * self.view.documents
+        return Rows(self.view.tokens[position].astype(np.int64), _number(document))
 
 
 @dataclass
 class _Line:
     """The start token and then all documents end to end, cut into rows; the last is padded."""
 
-    shard: Shard
+    view: View
     sequence: int
 
     def __post_init__(self) -> None:
-        self._lead = int(self.shard.record.start_id is not None)
-        self.targets = self.shard.record.tokens - 1 + self._lead
+        self._lead = int(self.view.start_id is not None)
+        self.targets = self.view.count - 1 + self._lead
         self.count = -(-self.targets // self.sequence)
 
     def rows(self, index: Ints, place: int) -> Rows:
-        record = self.shard.record
+        view = self.view
         position = index[:, None] * self.sequence + np.arange(self.sequence + 1) - self._lead
-        inside = (position >= 0) & (position < record.tokens)
+        inside = (position >= 0) & (position < view.count)
         safe = np.where(inside, position, 0)
-        tokens = np.where(inside, self.shard.tokens[safe].astype(np.int64), record.pad_id)
-        document = np.where(position < record.tokens, _document_of(self.shard, safe), -1)
-        if record.start_id is not None:
-            tokens[position < 0] = record.start_id
+        tokens = np.where(inside, self.view.tokens[safe].astype(np.int64), view.pad_id)
+        document = np.where(position < view.count, _document_of(self.view, safe), -1)
+        if view.start_id is not None:
+            tokens[position < 0] = view.start_id
             document[position < 0] = -2  # the document that the start token ends, numbered 0 below
         return Rows(tokens, _number(document, padding=-1))
 
@@ -202,39 +260,37 @@ class _Line:
 class _Single:
     """One document, or T targets of it, a row; padded."""
 
-    shard: Shard
+    view: View
     sequence: int
 
     def __post_init__(self) -> None:
-        self._lead = int(self.shard.record.start_id is not None)
-        self._ends = np.append(self.shard.starts[1:], self.shard.record.tokens)
-        targets = np.maximum(self._ends - self.shard.starts - 1 + self._lead, 0)
+        self._lead = int(self.view.start_id is not None)
+        self._ends = np.append(self.view.starts[1:], self.view.count)
+        targets = np.maximum(self._ends - self.view.starts - 1 + self._lead, 0)
         self.targets = int(targets.sum())
         self._last = np.cumsum(-(-targets // self.sequence))
         """the number of rows up to and with each document"""
         self.count = int(self._last[-1])
         if self.count == 0:
-            raise DataError(f"{self.shard.path}: too little text: no token to predict; give more text")
+            raise DataError(f"{self.view.path}: too little text: no token to predict; give more text")
 
     def rows(self, index: Ints, place: int) -> Rows:
-        record = self.shard.record
+        view = self.view
         document = np.searchsorted(self._last, index, side="right")
         part = index - np.where(document > 0, self._last[document - 1], 0)
-        first = self.shard.starts[document][:, None]
+        first = self.view.starts[document][:, None]
         column = part[:, None] * self.sequence + np.arange(self.sequence + 1) - self._lead
         inside = (column >= 0) & (column < self._ends[document][:, None] - first)
-        tokens = np.where(
-            inside, self.shard.tokens[np.where(inside, first + column, 0)].astype(np.int64), record.pad_id
-        )
-        if record.start_id is not None:
-            tokens[column < 0] = record.start_id
+        tokens = np.where(inside, self.view.tokens[np.where(inside, first + column, 0)].astype(np.int64), view.pad_id)
+        if view.start_id is not None:
+            tokens[column < 0] = view.start_id
             inside |= column < 0
         return Rows(tokens, np.where(inside, 0, -1))
 
 
-def _document_of(shard: Shard, position: Ints) -> Ints:
+def _document_of(view: View, position: Ints) -> Ints:
     """The document of each token position; of documents with no token, none is ever found."""
-    return np.searchsorted(shard.starts, position, side="right").astype(np.int64) - 1
+    return np.searchsorted(view.starts, position, side="right").astype(np.int64) - 1
 
 
 def _number(document: Ints, padding: int | None = None) -> Ints:
