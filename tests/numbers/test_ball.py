@@ -15,7 +15,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cllm.errors import DomainError, LimitError, UndecidableError
-from cllm.numbers import Ball, BigFixed, BigInt, current_bits, exp, pi, precision, sin, sqrt
+from cllm.numbers import (
+    Ball,
+    BigFixed,
+    BigInt,
+    crt,
+    current_bits,
+    exp,
+    factorial,
+    flint_precision,
+    modinv,
+    pi,
+    precision,
+    sin,
+    sqrt,
+    tower_mod,
+)
+from cllm.numbers.context import at
 
 F = Fraction
 rationals = st.fractions(max_denominator=10**12)
@@ -254,3 +270,50 @@ def test_flint_precision_is_restored_after_an_error() -> None:
     with pytest.raises(DomainError), precision(777):
         sqrt(-1)
     assert flint.ctx.prec == before and current_bits() == 128
+
+
+def test_lending_flints_precision_is_exclusive_and_ends() -> None:
+    """While one thread computes at its precision, no other can set its own; afterwards the old one is back."""
+    import time
+
+    import flint
+
+    before, wrong = flint.ctx.prec, []
+
+    def slow(bits: int) -> None:
+        for _ in range(5):
+            seen = at(bits, lambda: (time.sleep(0.002), flint.ctx.prec)[1])  # sleeping lets the others run
+            with flint_precision(bits + 1):
+                time.sleep(0.002)
+                if (seen, flint.ctx.prec) != (bits, bits + 1):
+                    wrong.append((seen, flint.ctx.prec, bits))
+
+    threads = [threading.Thread(target=slow, args=(bits,)) for bits in (100, 200, 300)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong and flint.ctx.prec == before
+    with pytest.raises(ValueError, match="inside"), flint_precision(999):
+        raise ValueError("inside")
+    assert flint.ctx.prec == before
+
+
+def test_messages_about_numbers_of_very_many_digits() -> None:
+    """Python refuses to write an int of more than 4300 digits; our messages must not fail for that."""
+    huge = 10**6000
+    for call in (
+        lambda: BigInt(F(huge, 3)),
+        lambda: tower_mod([huge], -huge),
+        lambda: modinv(2 * huge, 4 * huge),
+        lambda: crt([0, 1], [huge, 2 * huge]),
+        lambda: factorial(-huge),
+        lambda: sqrt(-huge),
+        lambda: BigFixed(F(huge, 3), 0),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(DomainError) as caught:
+            call()
+        assert len(str(caught.value)) < 400
+    with pytest.raises(UndecidableError):
+        math.floor(Ball(huge, 3))
+    assert len(str(BigInt(huge))) == 6001 and Ball(huge).digits(5) == "1.0000e+6000"

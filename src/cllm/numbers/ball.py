@@ -188,7 +188,7 @@ class Ball(EnclosedReal):
     def _integer(self, name: str, rounded: Callable[[int, int], int]) -> int:
         low, high = (rounded(*self._dyadic_within_limit(end)) for end in endpoints(self._arb))
         if low != high:
-            raise undecided(f"{name}: which integer ({low} or {high})", self._arb)
+            raise undecided(f"{name}: which integer", self._arb)
         return low
 
     def _dyadic_within_limit(self, end: arb) -> tuple[int, int]:
@@ -217,7 +217,7 @@ class Ball(EnclosedReal):
         """The nearest integer (ties to even), or a Fraction rounded to `digits` decimals."""
         low, high = (round(Ball._of(end).as_fraction(), digits) for end in endpoints(self._arb))
         if low != high:
-            raise undecided(f"round: which value ({low} or {high})", self._arb)
+            raise undecided("round: which value", self._arb)
         return low
 
     # text ---------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from flint import arb, fmpz
 from cllm.errors import DomainError
 from cllm.numbers.bases import check_base, parse_integer, to_base, to_digits
 from cllm.numbers.bases import from_digits as _from_digits
-from cllm.numbers.limits import check_integer_bits
+from cllm.numbers.limits import brief, check_integer_bits
 from cllm.numbers.operators import DivisionByZeroError
 
 _SPEC = re.compile(r"(?:(.)?([<>^=]))?([-+ ])?(#)?(0)?(\d+)?([,_])?([bdoxXn])?")
@@ -329,7 +329,7 @@ def _whole(x: Any) -> fmpz:
     except (ValueError, OverflowError):
         denominator = 0
     if denominator != 1:
-        raise DomainError(f"BigInt: expected a whole number, got {x!r:.80}; round it first (floor, ceil, round)")
+        raise DomainError(f"BigInt: expected a whole number, got {brief(x)}; round it first (floor, ceil, round)")
     return fmpz(int(numerator))
 
 

@@ -14,7 +14,7 @@ from flint import arb, fmpq, fmpz
 
 from cllm.errors import DomainError
 from cllm.numbers.context import at
-from cllm.numbers.limits import MAX_PRECISION_BITS
+from cllm.numbers.limits import MAX_PRECISION_BITS, brief
 
 EXACT_EXPONENT = 100_000  # decimal exponents up to here become exact rationals; beyond, a ball
 
@@ -155,7 +155,7 @@ def to_arb(x: Any, bits: int) -> arb:
         return _decimal_to_arb(-mantissa if sign else mantissa, int(exponent), bits)
     rational = None if isinstance(x, complex) else exact_rational(x)
     if rational is None:
-        raise TypeError(f"expected a real number, got {type(x).__name__}: {x!r:.80}")
+        raise TypeError(f"expected a real number, got {type(x).__name__}: {brief(x)}")
     return fraction_to_arb(rational, bits)
 
 

@@ -15,7 +15,7 @@ from cllm.errors import DomainError, LimitError
 from cllm.numbers.convert import exact_rational
 from cllm.numbers.decimals import fixed_decimals, format_between
 from cllm.numbers.exact_cases import Verdict
-from cllm.numbers.limits import MAX_INTEGER_BITS, check_precision
+from cllm.numbers.limits import MAX_INTEGER_BITS, brief, check_precision
 from cllm.numbers.operators import DivisionByZeroError, EnclosedReal
 from cllm.numbers.round_modes import divide_rounded, resolve_rounding, round_ratio
 from cllm.numbers.ziv import rounded_enclosure
@@ -49,7 +49,7 @@ class BigFixed:
     def __init__(self, n: int | fmpz = 0, scale_bits: int = 0) -> None:
         if not isinstance(n, (numbers.Integral, fmpz)):
             raise DomainError(
-                f"BigFixed: the numerator must be an integer, got {n!r:.80}; use BigFixed.from_value(x, scale_bits)"
+                f"BigFixed: the numerator must be an integer, got {brief(n)}; use BigFixed.from_value(x, scale_bits)"
             )
         if scale_bits < 0:
             raise DomainError(f"BigFixed: scale_bits must be >= 0, got {scale_bits}")
@@ -75,18 +75,18 @@ class BigFixed:
             return cls(rounded_enclosure(hook, 3, scale_bits, mode, case, x.name), scale_bits)
         value = exact_rational(x)
         if value is None:
-            raise DomainError(f"BigFixed: expected an exact number, got {x!r:.80}")
+            raise DomainError(f"BigFixed: expected an exact number, got {brief(x)}")
         return cls(round_ratio(value, scale_bits, mode), scale_bits)
 
     @classmethod
     def from_string(cls, text: str, scale_bits: int, rounding: str | None = None) -> BigFixed:
         """A decimal ("-1.25e-3") or fraction ("22/7"), correctly rounded."""
         if not isinstance(text, str):
-            raise DomainError(f"BigFixed.from_string: expected text, got {text!r:.80}")
+            raise DomainError(f"BigFixed.from_string: expected text, got {brief(text)}")
         value = exact_rational(text)
         if value is None:
             raise DomainError(
-                f"BigFixed.from_string: {text!r:.80} is no decimal or fraction of moderate size; expected 1.5e-3, 22/7"
+                f"BigFixed.from_string: {brief(text)} is no decimal or fraction of moderate size; expected 1.5e-3, 22/7"
             )
         return cls(round_ratio(value, scale_bits, resolve_rounding(rounding)), scale_bits)
 

@@ -15,6 +15,15 @@ MAX_FACTOR_BITS = 300  # of the cofactor left after the small factors are out; a
 MAX_TOWER_HEIGHT = 100_000  # a modular tower needs no more levels than the chain of totients, but the list is finite
 
 
+def brief(x: object) -> str:
+    """An argument for an error message: at most 80 characters, and no failure on integers of very many digits."""
+    try:
+        text = repr(x)
+    except ValueError:  # Python writes no int of more than 4300 digits
+        return f"{type(x).__name__} of very many digits"
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
 def check_integer_bits(bits: int | float, what: str) -> None:
     """Refuse an exact integer of about `bits` bits.
 

@@ -13,7 +13,7 @@ from flint import fmpz
 
 from cllm.errors import DomainError, LimitError
 from cllm.numbers.bigint import BigInt
-from cllm.numbers.limits import MAX_FACTOR_BITS, MAX_PROOF_BITS, check_integer_bits
+from cllm.numbers.limits import MAX_FACTOR_BITS, MAX_PROOF_BITS, brief, check_integer_bits
 
 _SMALL_FACTOR_BITS = 24
 _combinatorial: Any = fmpz  # class methods that its stubs call instance methods
@@ -25,7 +25,7 @@ def _z(x: SupportsIndex, name: str) -> fmpz:
     try:
         return fmpz(operator.index(x))
     except TypeError:
-        raise DomainError(f"{name}: expected an integer, got {x!r:.80}") from None
+        raise DomainError(f"{name}: expected an integer, got {brief(x)}") from None
 
 
 def _at_least(x: SupportsIndex, least: int, name: str) -> fmpz:
@@ -94,7 +94,8 @@ def modinv(a: SupportsIndex, modulus: SupportsIndex) -> BigInt:
     m = _at_least(modulus, 1, "modinv: modulus")
     g, s, _ = xgcd(BigInt(_z(a, "modinv") % m), BigInt(m))
     if g != 1 and m != 1:
-        raise DomainError(f"modinv: {a} has no inverse modulo {modulus}: their gcd is {g}; expected gcd 1")
+        shown = f"{_brief(_z(a, 'modinv'))} has no inverse modulo {_brief(m)}"
+        raise DomainError(f"modinv: {shown}: their gcd is {_brief(g._z)}; expected gcd 1")
     return BigInt(s._z % m)
 
 
@@ -112,7 +113,7 @@ def crt(residues: Iterable[SupportsIndex], moduli: Iterable[SupportsIndex]) -> t
         r, n = _z(residue, "crt"), _at_least(modulus, 1, "crt: modulus")
         g, s, _ = xgcd(BigInt(m), BigInt(n))
         if (r - x) % g._z != 0:
-            raise DomainError(f"crt: x ≡ {BigInt(x)} (mod {BigInt(m)}) and x ≡ {residue} (mod {modulus}) contradict")
+            raise DomainError(f"crt: x ≡ {_brief(r)} (mod {_brief(n)}) contradicts x ≡ {_brief(x)} (mod {_brief(m)})")
         step = n // g._z
         x = x + m * ((r - x) // g._z * s._z % step)
         m = m * step

@@ -14,7 +14,7 @@ from cllm.numbers.constants import CONSTANTS, Constant, e
 from cllm.numbers.context import at, resolve_bits
 from cllm.numbers.convert import to_arb
 from cllm.numbers.elementary import Decision, Elementary, decide
-from cllm.numbers.limits import MAX_TOWER_HEIGHT
+from cllm.numbers.limits import MAX_TOWER_HEIGHT, brief
 from cllm.numbers.operators import Number, show, undecided
 from cllm.numbers.theory import totient
 
@@ -35,7 +35,8 @@ def tower_mod(levels: Sequence[SupportsIndex], modulus: SupportsIndex) -> BigInt
     """
     a, m = [int(BigInt(x)) for x in levels], int(BigInt(modulus))
     if not a or min(a) < 0 or m < 1:
-        raise DomainError(f"tower_mod: levels {levels!r:.80}, modulus {modulus}; allowed: levels >= 0, modulus >= 1")
+        shown = f"levels {brief(levels)}, modulus {brief(modulus)}"
+        raise DomainError(f"tower_mod: {shown}; allowed: levels >= 0, modulus >= 1")
     if len(a) > MAX_TOWER_HEIGHT:
         raise LimitError(f"tower_mod: {len(a)} levels; the limit is {MAX_TOWER_HEIGHT}")
     bound = m.bit_length() + 1

@@ -16,7 +16,7 @@ from cllm.errors import DomainError, LimitError
 from cllm.numbers.context import at
 from cllm.numbers.convert import dyadic, endpoints, exact_rational
 from cllm.numbers.exact_cases import Verdict, verdict
-from cllm.numbers.limits import check_integer_bits, check_precision
+from cllm.numbers.limits import brief, check_integer_bits, check_precision
 from cllm.numbers.operators import undecided
 from cllm.numbers.round_modes import resolve_rounding, round_dyadic, round_ratio
 
@@ -39,7 +39,7 @@ def exact_arguments(name: str, args: tuple[Any, ...]) -> tuple[Fraction, ...]:
         if value is None:
             raise DomainError(
                 f"{name}: correct rounding needs exact arguments (BigFixed, int, Fraction, Decimal, float); "
-                f"got {x!r:.80}"
+                f"got {brief(x)}"
             )
         found.append(value)
     return tuple(found)
