@@ -182,6 +182,22 @@ def test_nearly_exact_values_are_decided() -> None:
     assert f.power.rounded(F(999, 1000), 10**12, scale_bits=10, rounding="ceiling").n == 1
     assert f.sqrt.rounded(4 + tiny, scale_bits=3, rounding="ceiling").n == 17
     assert f.tanh.rounded(5000, scale_bits=10, rounding="floor").n == 1023
+    for x, scale in ((5, 3), (10**9, 100), (10**6, 64)):  # settled by |tanh x| < 1, not by a billion bits
+        for function, sign in ((f.tanh, 1), (f.tanh, -1), (f.erf, 1), (f.erf, -1)):
+            got = {m: function.rounded(sign * x, scale_bits=scale, rounding=m).n for m in ("floor", "ceiling")}
+            assert got["floor"] == (2**scale - 1 if sign > 0 else -(2**scale))
+            assert got["ceiling"] == (2**scale if sign > 0 else 1 - 2**scale)
+            assert function.rounded(sign * x, scale_bits=scale).n == sign * 2**scale
+    assert f.zeta.rounded(10**9, scale_bits=5, rounding="ceiling").n == 33
+    assert f.zeta.rounded(10**9, scale_bits=5, rounding="floor").n == 32
+    assert f.exp.rounded(F(1, 2 ** (10**7)), scale_bits=5, rounding="ceiling").n == 33
+    assert f.exp.rounded(F(-1, 2 ** (10**7)), scale_bits=5, rounding="floor").n == 31
+    assert f.cos.rounded(F(1, 2 ** (10**6)), scale_bits=5, rounding="floor").n == 31
+    assert f.coth.rounded(-(10**9), scale_bits=5, rounding="floor").n == -33
+    assert f.erfc.rounded(10**6, scale_bits=5, rounding="ceiling").n == 1
+    assert f.expm1.rounded(-(10**9), scale_bits=5, rounding="floor").n == -32
+    assert f.expm1.rounded(-(10**9), scale_bits=5, rounding="ceiling").n == -31
+    assert f.cosh.rounded(F(1, 2**100000), scale_bits=5, rounding="ceiling").n == 33
     square = F(2**200 + 1) ** 2
     assert f.sqrt.rounded(square - 1, scale_bits=0, rounding="ceiling").n == 2**200 + 1
     assert f.sqrt.rounded(square + 1, scale_bits=0, rounding="floor").n == 2**200 + 1

@@ -40,6 +40,8 @@ class Verdict(NamedTuple):
     settled: bool
 
 
+Range = tuple[int | None, int | None]
+
 IRRATIONAL = Verdict(None, True)
 UNKNOWN = Verdict(None, False)
 
@@ -199,6 +201,34 @@ _CASES: dict[str, Callable[..., Verdict]] = {
     "infinite_tower": _infinite_tower,
     "lambertw": lambda x, branch=0: _exactly(0) if x == 0 else IRRATIONAL,
 }  # fmt: skip
+
+
+def _exp_range(x: Fraction) -> Range:
+    return (1, None) if x > 0 else (0, 1)
+
+
+_RANGES: dict[str, Callable[..., Range]] = {
+    "exp": _exp_range,
+    "expm1": lambda x: (0, None) if x > 0 else (-1, 0),
+    "cos": lambda _: (-1, 1),
+    "sin": lambda _: (-1, 1),
+    "cosh": lambda _: (1, None),
+    "tanh": lambda _: (-1, 1),
+    "coth": lambda x: (1, None) if x > 0 else (None, -1),
+    "erf": lambda _: (-1, 1),
+    "erfc": lambda _: (0, 2),
+    "zeta": lambda s: (1, None) if s > 1 else (None, None),
+}
+
+
+def strict_range(name: str, args: tuple[Fraction, ...]) -> Range:
+    """Integers (low, high) that the value lies strictly between, where `verdict` found it not rational or unknown.
+
+    Close to such a limit (tanh 10⁹, ζ(10⁹), e^(2^−1000000)) directed rounding is settled by the theorem |tanh x| < 1
+    instead of by a billion bits.
+    """
+    known = _RANGES.get(name)
+    return (None, None) if known is None else known(*args)
 
 
 def verdict(name: str, args: tuple[Fraction, ...], scale: int) -> Verdict:

@@ -75,6 +75,10 @@ def _integer_power(base: arb, exponent: int, bits: int) -> arb:
         if base.is_zero():
             raise _zero()
         raise undecided("power: whether the base of a negative exponent is nonzero", base)
+    if base.is_exact():
+        mantissa, shift = dyadic(base)
+        if abs(mantissa) == 1:  # a power of two stays exact whatever the exponent
+            return arb((mantissa if exponent % 2 else 1, shift * exponent))
     work = bits + exponent.bit_length() + 4
     return at(work, arb.__pow__, base, fmpz(exponent))
 

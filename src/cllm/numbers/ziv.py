@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flint import arb, fmpz
@@ -15,7 +16,7 @@ from flint import arb, fmpz
 from cllm.errors import DomainError, LimitError
 from cllm.numbers.context import at
 from cllm.numbers.convert import dyadic, endpoints, exact_rational
-from cllm.numbers.exact_cases import Verdict, verdict
+from cllm.numbers.exact_cases import Range, Verdict, strict_range, verdict
 from cllm.numbers.limits import brief, check_integer_bits, check_precision
 from cllm.numbers.operators import undecided
 from cllm.numbers.round_modes import resolve_rounding, round_dyadic, round_ratio
@@ -59,19 +60,27 @@ def correctly_rounded(
     case = verdict(function.name, exact, scale_bits + 1)
     if case.value is not None:
         return BigFixed(round_ratio(case.value, scale_bits, mode), scale_bits)
-    n = rounded_enclosure(lambda bits: function.enclose(exact, bits), top, scale_bits, mode, case, function.name)
+    limits = strict_range(function.name, exact)
+    enclose = partial(function.enclose, exact)
+    n = rounded_enclosure(enclose, top, scale_bits, mode, case, function.name, limits)
     return BigFixed(n, scale_bits)
 
 
 def rounded_enclosure(
-    enclose: Callable[[int], arb], top: int, scale_bits: int, mode: str, case: Verdict, what: str
+    enclose: Callable[[int], arb],
+    top: int,
+    scale_bits: int,
+    mode: str,
+    case: Verdict,
+    what: str,
+    limits: Range = (None, None),
 ) -> fmpz:
     """The integer nearest to y·2^scale_bits (by `mode`), where `enclose(bits)` encloses y and |y| < 2^top."""
     guard = 32
     while True:
         work = max(32, scale_bits + top) + guard
         y = enclose(check_precision(work, f"{what}: correct rounding at {scale_bits} bits"))
-        low, high = (_round_end(end, scale_bits, mode) for end in endpoints(y))
+        low, high = (_round_end(end, scale_bits, mode) for end in _strictly_inside(*endpoints(y), limits, scale_bits))
         if low == high:
             return low
         guard *= 2
@@ -81,6 +90,17 @@ def rounded_enclosure(
                 f"and {work} bits do not decide it)",
                 y,
             )
+
+
+def _strictly_inside(low: arb, high: arb, limits: Range, scale_bits: int) -> tuple[arb, arb]:
+    """Ends no further out than the open interval: a point just inside rounds like every point still closer."""
+    inside = arb((1, -scale_bits - 3))
+    bits = scale_bits + 64
+    if limits[0] is not None and low <= limits[0]:
+        low = at(bits, arb.__add__, arb(limits[0]), inside)
+    if limits[1] is not None and high >= limits[1]:
+        high = at(bits, arb.__sub__, arb(limits[1]), inside)
+    return low, high
 
 
 def _round_end(end: arb, scale_bits: int, mode: str) -> fmpz:
