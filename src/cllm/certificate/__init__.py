@@ -11,19 +11,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cllm.certificate.local import LocalCertificate
     from cllm.certificate.own_op import OpCertificate, OpCheck
     from cllm.certificate.record import Certificate
-    from cllm.certificate.subjects import Subject
+    from cllm.certificate.subjects import Before, Subject
 
 __all__ = ["OpCheck", "certify", "certify_local", "gradcheck", "subject"]
 
 
 def subject(
-    run: Any = None, tokens: int = 64, *, preset: str | None = None, seed: int = 1, set: Mapping[str, Any] | None = None
+    run: Any = None,
+    tokens: int = 64,
+    *,
+    preset: str | None = None,
+    seed: int = 1,
+    set: Mapping[str, Any] | None = None,
+    before: Before | None = None,
 ) -> Subject:
     """The step to certify: of a run (a `Run`, or its directory) or of a preset at random weights."""
     from cllm.certificate.subjects import of_preset, of_run
@@ -32,12 +39,13 @@ def subject(
     if (run is None) == (preset is None):
         raise UsageError("certify: give a run directory, or a preset for random weights, and not both")
     if preset is not None:
-        asked = dict(set or {})
-        return of_preset(preset, tokens, seed=seed, precision=asked.pop("precision", "fp32"), overrides=asked)
+        rest = dict(set or {})
+        precision = rest.pop("precision", "fp32")
+        return of_preset(preset, tokens, seed=seed, precision=precision, overrides=rest, before=before)
     if set:
         raise UsageError("certify: settings can be given with a preset only; a run has its own")
     path: str | os.PathLike[str] = getattr(run, "path", run)
-    return of_run(path, tokens, which=getattr(run, "which", "latest"))
+    return of_run(path, tokens, which=getattr(run, "which", "latest"), before=before)
 
 
 def certify(
@@ -65,8 +73,7 @@ def certify(
     from cllm.certificate.full import certify_step
     from cllm.certificate.memory import refuse_too_large
 
-    given = subject(run, tokens, preset=preset, seed=seed, set=set)
-    refuse_too_large(given, precision)
+    given = subject(run, tokens, preset=preset, seed=seed, set=set, before=partial(refuse_too_large, bits=precision))
     found = certify_step(given, bits=precision, progress=progress)
     if step:
         from cllm.certificate.adamw import add_steps

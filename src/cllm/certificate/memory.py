@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from pathlib import Path
 
 from cllm import spec
-from cllm.certificate.subjects import Subject
+from cllm.config import Config
 from cllm.errors import LimitError
+from cllm.model.layout import layout
 from cllm.spec.fast import FastBalls
 
 KEPT_PER_WEIGHT = 40
 """Bytes a weight: the engine's copies, float64 and sliced copies for the products, errors for the quantiles."""
-TENSOR, TENSOR_PURE = 80, 1100
+TENSOR, TENSOR_PURE = 80, 350
 """Bytes an entry of the largest tensor while its gradient is judged; as balls, without the accelerated product."""
 MARGIN = 0.95
 
 
-def estimate(subject: Subject, bits: int | None = None, *, tokens: int | None = None, pure: bool = False) -> int:
-    """Bytes that the proof will need at its peak (within about a quarter; tests hold it to that).
+def estimate(config: Config, tokens: int, sequence: int, *, bits: int | None = None, pure: bool = False) -> int:
+    """Bytes that the proof will need at its peak, from above (docs/certificates.md compares it with what was measured).
 
-    tokens: as if the step had so many.  pure: without the accelerated product.
+    tokens: of the step, in rows of `sequence`.  bits: the working precision (default: that of random weights).
+    pure: without the accelerated product.
     """
-    m = subject.config.model
-    n = tokens if tokens is not None else subject.rows * subject.sequence
-    ball = 120 + (bits or (256 if subject.trained else 384)) // 8
-    values = n * (m.layers * (14 * m.width + 4 * m.ff) + 3 * m.vocab) + 10 * min(n, subject.sequence) ** 2
-    weights = sum(w.size for w in subject.weights.values())
-    largest = max(w.size for w in subject.weights.values())
+    m = config.model
+    ball = 120 + (bits or 384) // 8
+    values = tokens * (m.layers * (14 * m.width + 4 * m.ff) + 3 * m.vocab) + 10 * min(tokens, sequence) ** 2
+    entries = layout(m).entries
+    weights, largest = sum(e.size for e in entries), max(e.size for e in entries)
     return 250_000_000 + weights * KEPT_PER_WEIGHT + values * ball + largest * (TENSOR_PURE if pure else TENSOR)
 
 
@@ -42,19 +44,23 @@ def available() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def refuse_too_large(subject: Subject, bits: int | None = None, *, limit: int | None = None) -> None:
+def refuse_too_large(
+    config: Config, rows: int, sequence: int, *, bits: int | None = None, limit: int | None = None
+) -> None:
     """Raise LimitError when the estimate exceeds what is available (or `limit`), saying what fits."""
     pure = not isinstance(spec.fastest(), FastBalls)
     limit = int(available() * MARGIN) if limit is None else limit
-    needed = estimate(subject, bits, pure=pure)
-    if needed <= limit:
+
+    def fits(tokens: int) -> bool:
+        return estimate(config, tokens, sequence, bits=bits, pure=pure) <= limit
+
+    tokens = rows * sequence
+    if fits(tokens):
         return
-    low, high = 0, subject.rows * subject.sequence
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if estimate(subject, bits, tokens=middle, pure=pure) <= limit else (low, middle)
-    fits = f"--tokens {low} fits" if low else "no number of tokens fits: take a smaller model"
+    most = bisect_right(range(1, tokens + 1), False, key=lambda n: not fits(n))
+    advice = f"--tokens {most} fits" if most else "no number of tokens fits: take a smaller model"
+    needed = estimate(config, tokens, sequence, bits=bits, pure=pure)
     raise LimitError(
-        f"certify: {subject.rows} × {subject.sequence} tokens of this model need about {needed / 1e9:.1f} GB, "
-        f"{limit / 1e9:.1f} GB can be had; {fits}, and --local needs far less"
+        f"certify: {rows} × {sequence} tokens of this model need about {needed / 1e9:.1f} GB, "
+        f"{limit / 1e9:.1f} GB can be had; {advice}, and --local needs far less"
     )

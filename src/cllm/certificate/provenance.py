@@ -64,4 +64,4 @@ NOT_CERTIFIED = ["chained steps", "other batches", 'that training is "right"']
 
 
 def engine_versions() -> dict[str, str]:
-    return {"torch": torch.__version__, "threads": str(torch.get_num_threads()), "machine": platform.machine()}
+    return {"torch": str(torch.__version__), "threads": str(torch.get_num_threads()), "machine": platform.machine()}

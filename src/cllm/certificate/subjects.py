@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -152,7 +153,13 @@ def shape_for(tokens: int, longest: int) -> tuple[int, int]:
     return tokens // sequence, sequence
 
 
-def of_run(path: str | os.PathLike[str], tokens: int = 64, which: str = "latest") -> Subject:
+Before = Callable[[Config, int, int], None]
+"""Called with the configuration, rows and sequence before any memory is taken."""
+
+
+def of_run(
+    path: str | os.PathLike[str], tokens: int = 64, which: str = "latest", *, before: Before | None = None
+) -> Subject:
     """The step that the run's newest checkpoint would take next, on rows of its own training data.
 
     The weights are those that the run is used with (their moving average where it keeps one). Raises RunError,
@@ -165,9 +172,11 @@ def of_run(path: str | os.PathLike[str], tokens: int = 64, which: str = "latest"
 
     run_dir = Path(path)
     config = read_run_file(run_dir)
+    rows, sequence = shape_for(tokens, config.train.sequence or config.model.context)
+    if before is not None:
+        before(config, rows, sequence)
     found = checkpoint.load(run_dir, which, with_state=False)
     weights = {name: tensor.cpu().numpy() for name, tensor in found.weights.items()}
-    rows, sequence = shape_for(tokens, config.train.sequence or config.model.context)
     shard = open_prepared(run_dir / DATA_FOLDER).train
     position = int(found.meta["position"])
     taken = Stream(shard, sequence, seed=config.seed, pack=config.data.pack).rows(position, rows)
@@ -182,6 +191,7 @@ def of_preset(
     seed: int = 1,
     precision: str = "fp32",
     overrides: dict[str, Any] | None = None,
+    before: Before | None = None,
 ) -> Subject:
     """A preset at random weights, every one of them away from its initial value (gains from 1, biases from 0).
 
@@ -191,6 +201,8 @@ def of_preset(
     rows, sequence = shape_for(tokens, longest)
     asked = {"seed": seed, "precision": precision, "model.context": sequence, "train.sequence": sequence}
     config = settings.load(preset=preset, overrides={**(overrides or {}), **asked})
+    if before is not None:
+        before(config, rows, sequence)
     source = {"preset": preset, "seed": seed, "precision": precision, "overrides": overrides or {}}
     return random(config, rows, source=source)
 
