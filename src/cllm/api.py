@@ -21,9 +21,9 @@ from cllm.model.step import Step
 from cllm.text import Tokenizer
 from cllm.training import checkpoint
 from cllm.training.loop import Outcome
-from cllm.training.plan import Size, size
+from cllm.training.plan import Size, device_of, size
 from cllm.training.progress import display_for
-from cllm.training.run import DATA_FOLDER, RUN_FILE, TOKENIZER_FILE, device_of, open_tokenizer, read_run_file
+from cllm.training.run import DATA_FOLDER, RUN_FILE, TOKENIZER_FILE, open_tokenizer, read_run_file, starting_point
 from cllm.training.run import train as _train
 from cllm.training.state import DTYPES
 from cllm.training.validation import Score, score
@@ -98,6 +98,7 @@ def train(
     preset: str | None = None,
     out: Source | None = None,
     resume: bool = False,
+    start: Source | None = None,
     set: Mapping[str, Any] | Sequence[str] = (),
     quiet: bool = False,
 ) -> Run:
@@ -106,6 +107,7 @@ def train(
     data: files, folders, globs, "-" (standard input) or a named corpus; None when the run file says it.
     run: a run file (TOML).  preset: nano, small, seed, medium, large or gpt2.  out: the run directory
     (default: runs/ and the data's name).  resume: continue what is in `out`.
+    start: a run whose weights, model settings and tokenizer this one begins with (a new optimiser state, step 0).
     set: settings by dotted name, {"train.steps": 1000}.  quiet: show nothing.
 
     >>> run = cllm.train("book.txt", preset="nano", out="runs/book")  # doctest: +SKIP
@@ -118,7 +120,7 @@ def train(
     if out is None and run is None and not paths:
         raise RunError("train: no text given. Say what to train on: cllm train book.txt, or --run FILE.toml")
     run_dir = Path(out) if out is not None else Path("runs") / _name(paths, run)
-    base: dict[str, Any] = {}
+    base: dict[str, Any] = starting_point(Path(start)) if start is not None else {}
     if resume and (run_dir / RUN_FILE).exists() and checkpoint.list_checkpoints(run_dir):
         base = settings.read_toml(run_dir / RUN_FILE)
     config = settings.load(run, preset=preset, overrides=asked, base=base)

@@ -80,6 +80,7 @@ class TrainConfig(_Section, frozen=True):
     sample_every: Natural | None = None  # default: a fifth of the run; 0 = never
     sample_tokens: Count = 80
     label_smoothing: Fraction01 = 0.0
+    early_stop: Count | None = None  # stop after so many evaluations without a lower validation loss
 
 
 class OptimConfig(_Section, frozen=True):
@@ -123,6 +124,7 @@ class Config(_Section, frozen=True):
     """A complete run. Everything that decides the numbers is in here."""
 
     preset: str = DEFAULT
+    start: str | None = None  # run whose weights (and tokenizer) this one starts from
     seed: Seed = 1
     precision: Literal["fp32", "fp64"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -220,6 +222,7 @@ def to_dict(config: Config) -> dict[str, Any]:
     return {
         key: {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
         for key, value in msgspec.to_builtins(config).items()
+        if value is not None
     }
 
 

@@ -18,7 +18,12 @@ SENTENCES = "The quick brown fox jumps over the lazy dog. Pack my box with five 
 def cllm(*arguments: str, cwd: Path, text: str | bytes | None = None) -> subprocess.CompletedProcess[str]:
     data = text.encode() if isinstance(text, str) else text
     done = subprocess.run(
-        [sys.executable, "-m", "cllm", *arguments], cwd=cwd, input=data, capture_output=True, check=False, env=os.environ
+        [sys.executable, "-m", "cllm", *arguments],
+        cwd=cwd,
+        input=data,
+        capture_output=True,
+        check=False,
+        env=os.environ,
     )
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
@@ -71,6 +76,20 @@ def test_info_of_a_run_a_preset_and_the_settings(run_dir: Path):
     assert "[optim]" in cllm("info", "--settings", cwd=run_dir.parent).stdout
 
 
+def test_plan_measures_and_warns(tmp_path: Path):
+    done = cllm("plan", "--preset", "nano", "--set", "train.steps=100", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "tokens a parameter" in done.stdout
+    found = json.loads(cllm("plan", "--preset", "nano", "--set", "train.steps=100", "--json", cwd=tmp_path).stdout)
+    assert found["bytes_total"] == sum(found["bytes"].values())
+    assert found["tokens"] == 100 * 16 * 64
+    assert found["seconds"] == pytest.approx(100 * found["seconds_a_step"])
+    assert found["largest_batch"] >= 16
+    done = cllm("plan", "--preset", "large", "--set", "train.batch=100000", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "does not fit" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -99,7 +118,9 @@ def test_bad_input_says_what_to_do(run_dir: Path, arguments: list[str], code: in
 
 
 def test_standard_input_is_a_text(tmp_path: Path):
-    done = cllm("train", "-", "--preset", "nano", "--out", "run", "--set", "train.steps=2", cwd=tmp_path, text=SENTENCES)
+    done = cllm(
+        "train", "-", "--preset", "nano", "--out", "run", "--set", "train.steps=2", cwd=tmp_path, text=SENTENCES
+    )
     assert done.returncode == 0, done.stderr
     done = cllm("train", "-", "--preset", "nano", "--out", "other", cwd=tmp_path, text=b"abc\xff")
     assert done.returncode == 2

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("cllm.cli.train:train", "Train a language model on text."),
     "generate": ("cllm.cli.generate:generate", "Let a trained model write."),
     "eval": ("cllm.cli.eval:evaluate", "Score text: loss, perplexity, bits per byte, accuracy."),
+    "plan": ("cllm.cli.plan:plan", "Before training: memory, measured speed, time to finish."),
     "bench": ("cllm.cli.bench:app", "Measure speed and memory, beside the peers, in one run."),
     "calc": ("cllm.cli.calc:calc", "Calculate with proven digits."),
     "primes": ("cllm.cli.primes:app", "Primes, exactly: count, n-th, ranges, proofs, factors, tables."),

@@ -15,6 +15,7 @@ def train(
     run: Path | None = None,
     out: Path | None = None,
     resume: bool = False,
+    start: Annotated[Path | None, Parameter(name="--from")] = None,
     preset: str | None = None,
     set: Annotated[list[str] | None, Parameter(name="--set")] = None,
     device: Literal["auto", "cpu", "cuda"] | None = None,
@@ -43,6 +44,8 @@ def train(
         The run directory. Default: runs/ and the name of the data.
     resume: bool
         Go on with the run in --out, byte for byte as if it had not stopped.
+    start: Path
+        Start from the weights, model and tokenizer of this run, with a fresh optimiser at step 0.
     preset: str
         The model's size: nano, small (default), seed, medium, large or gpt2.
     set: list[str]
@@ -58,5 +61,5 @@ def train(
     settings = list(set or [])
     if device is not None:
         settings.append(f"device={device}")
-    found = api.train(names, run=run, preset=preset, out=out, resume=resume, set=settings, quiet=quiet)
+    found = api.train(names, run=run, preset=preset, out=out, resume=resume, start=start, set=settings, quiet=quiet)
     return 130 if found.outcome is not None and found.outcome.reason == "interrupted" else 0

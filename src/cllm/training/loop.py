@@ -45,7 +45,8 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training ended: "done" or "interrupted", at which step, and the last score of the whole validation part."""
+    """How a training ended: reason ("done", "early stop" or "interrupted"), step, steps planned, and the last score of
+    the whole validation part."""
 
     reason: str
     step: int
@@ -139,7 +140,7 @@ class Loop:
         log.emit("start" if state.step == 0 else "resume", state.step, steps=steps, **notes)
         final: Score | None = None
         with Interrupt().installed() as interrupt:
-            while state.step < steps and interrupt.name is None:
+            while state.step < steps and interrupt.name is None and not self._stalled:
                 begin = time.perf_counter()
                 lr = lr_at(schedule, state.step)
                 batches = self._batches(state.position)
@@ -164,13 +165,14 @@ class Loop:
                     )
                 self._on_the_way(log, steps)
             better = False
-            if state.step >= steps:
+            if state.step >= steps or self._stalled:
                 better = self._improved(log)
                 final = self._evaluate(log, whole=True)
             self._save(log, best=better)
-            log.emit("stop", state.step, reason=interrupt.name or "done")
+            early = "early stop" if self._stalled and state.step < steps else "done"
+            log.emit("stop", state.step, reason=interrupt.name or early)
         write_curve(self.run_dir)
-        return Outcome("interrupted" if interrupt.name else "done", state.step, steps, final)
+        return Outcome("interrupted" if interrupt.name else early, state.step, steps, final)
 
     def _batches(self, position: int) -> list[Batch]:
         """The micro-batches of the step that starts at row `position` of the stream."""
@@ -205,10 +207,19 @@ class Loop:
     def _improved(self, log: EventLog) -> bool:
         """Score the usual rows; whether this is the lowest validation loss so far."""
         result = self._evaluate(log, whole=False)
-        if result is None or (self.state.best is not None and result.loss >= self.state.best):
+        if result is None:
             return False
-        self.state.best = result.loss
+        if self.state.best is not None and result.loss >= self.state.best:
+            self.state.waited += 1
+            return False
+        self.state.best, self.state.waited = result.loss, 0
         return True
+
+    @property
+    def _stalled(self) -> bool:
+        """Whether early stopping is on and its patience is over."""
+        patience = self.state.config.train.early_stop
+        return patience is not None and self.state.waited >= patience
 
     def _evaluate(self, log: EventLog, *, whole: bool) -> Score | None:
         if self.rows is None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from cllm import config as settings
 from cllm.config import Config
+from cllm.errors import ConfigError
+from cllm.model.batch import Batch
 from cllm.model.layout import flops_per_token
 from cllm.model.step import Step
+from cllm.training.optimiser import gradient_norm, update
 from cllm.training.schedule import Schedule
-from cllm.training.state import State
+from cllm.training.state import DTYPES, State
 
 DEFAULT_MINUTES = 5.0
 RESERVE = 0.04  # of the time, for checkpoints, samples and a machine that slows down
@@ -38,6 +45,70 @@ def size(config: Config) -> Size:
     parts = state.bytes_by_part | step.bytes_by_part
     sequence = config.train.sequence or config.model.context
     return Size(state.model.layout.parameters, parts, flops_per_token(config.model, sequence))
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Measured on throw-away steps of random tokens: seconds a step (median), tokens a second."""
+
+    seconds: float
+    tokens_per_s: float
+
+
+def measure(config: Config, steps: int = 3) -> Speed:
+    """Time whole training steps (forward, backward, clip, update), the first one not counted."""
+    state = State.fresh(config, device_of(config))
+    step = make_step(state)
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(config.model.vocab, (config.train.batch, step.sequence + 1), generator=generator)
+    times: list[float] = []
+    for _ in range(steps + 1):
+        begin = time.perf_counter()
+        step.zero()
+        for part in range(config.train.accumulate):
+            step.accumulate(Batch.of(rows, first_row=part * config.train.batch))
+        update(state, step, step.kernels, 0.0, gradient_norm(step, config.optim.clip))
+        times.append(time.perf_counter() - begin)
+    median = statistics.median(times[1:])
+    return Speed(median, step.sums.valid / median)
+
+
+def largest_batch(config: Config, memory: int) -> int:
+    """The largest micro-batch whose training fits `memory` bytes (0: not even one row does)."""
+
+    def fits(batch: int) -> bool:
+        return size(settings.replace(config, {"train.batch": batch})).total_bytes <= memory
+
+    if not fits(1):
+        return 0
+    low, high = 1, 2
+    while high <= 2**14 and fits(high):
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def checkpoint_bytes(config: Config) -> int:
+    """About the size of one checkpoint: weights, moments, moving average, without padding and headers."""
+    each = size(config).parameters * DTYPES[config.precision].itemsize
+    copies = 1 + (2 if config.optim.name == "adamw" else 1) + (1 if config.optim.ema else 0)
+    return each * copies
+
+
+def memory_of(device: torch.device) -> int:
+    """Bytes of memory that the device has in all."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def device_of(config: Config) -> torch.device:
+    """The device asked for; "auto" takes CUDA where there is one."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: got cuda, but this PyTorch sees no CUDA device; use device=cpu or auto")
+    return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def make_step(state: State) -> Step:

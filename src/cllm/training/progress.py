@@ -118,8 +118,10 @@ class Silent:
         """The training is over: says what to do next."""
         run = shlex.quote(str(self.run_dir))
         took = f" in {duration(self.figures.elapsed_s)}" if self.figures else ""
-        if outcome.reason == "done":
-            self.message(f"done: {outcome.step:,} steps{took}. Curve: {run}/loss.svg. Try: cllm generate {run}")
+        if outcome.reason != "interrupted":
+            self.message(
+                f"{outcome.reason}: {outcome.step:,} steps{took}. Curve: {run}/loss.svg. Try: cllm generate {run}"
+            )
         else:
             self.message(
                 f"stopped behind step {outcome.step:,} of {outcome.steps:,}{took}; everything is saved. "

@@ -20,7 +20,7 @@ from cllm.training.checkpoint import Checkpoint
 from cllm.training.events import EventLog
 from cllm.training.lock import RunLock
 from cllm.training.loop import Loop, Outcome, Reporter
-from cllm.training.plan import DEFAULT_MINUTES, size
+from cllm.training.plan import DEFAULT_MINUTES, device_of, memory_of, size
 from cllm.training.state import State
 
 RUN_FILE, TOKENIZER_FILE, EVENTS_FILE, DATA_FOLDER = "run.toml", "tokenizer.json", "events.jsonl", "data"
@@ -59,6 +59,8 @@ def train(config: Config, run_dir: Path, *, resume: bool, display: Display) -> O
             _fits(config, device)
             data.tokenizer.save(run_dir / TOKENIZER_FILE)
             state = State.fresh(config, device)
+            if config.start is not None:
+                _start_from(state, Path(config.start), data.tokenizer, display)
         else:
             _same_tokenizer(found, data.tokenizer, run_dir)
             state = State.restore(config, found.weights, found.state, found.meta, device)
@@ -88,26 +90,44 @@ def read_run_file(run_dir: Path) -> Config:
     return settings.load(path)
 
 
-def device_of(config: Config) -> torch.device:
-    """The device asked for; "auto" takes CUDA where there is one."""
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: got cuda, but this PyTorch sees no CUDA device; use device=cpu or auto")
-    return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
-
-
 def _clear_unstarted(run_dir: Path) -> None:
     """Remove data prepared by a start that came to nothing (it left no run.toml), perhaps of another text."""
     if not (run_dir / RUN_FILE).exists() and is_prepared(run_dir / DATA_FOLDER):
         shutil.rmtree(run_dir / DATA_FOLDER)
 
 
+def _start_from(state: State, start: Path, tokenizer: Tokenizer, display: Display) -> None:
+    """Take the weights (only those) of another run's newest checkpoint."""
+    found = checkpoint.load(start, with_state=False)
+    if found.meta.get("tokenizer") != tokenizer.sha256:
+        raise RunError(
+            f"{start}: its tokenizer is another one than this run's; leave data.tokenizer out to take its own"
+        )
+    try:
+        state.model.load(found.weights)
+    except ValueError as error:
+        raise ConfigError(
+            f"{start}: its weights do not fit this model: {error}; leave the [model] settings out"
+        ) from None
+    if state.ema is not None:
+        state.ema.data.copy_(state.model.params.data)
+    display.message(f"starting from the weights of {start} at {found.name}")
+
+
+def starting_point(start: Path) -> dict[str, Any]:
+    """Settings that a run started from another's weights takes over: its model and its tokenizer."""
+    theirs = settings.to_dict(read_run_file(start))
+    return {
+        "start": str(start),
+        "preset": theirs["preset"],
+        "model": theirs["model"],
+        "data": {"tokenizer": str(start / TOKENIZER_FILE)},
+    }
+
+
 def _fits(config: Config, device: torch.device) -> None:
     """Refuse a model that the machine's memory cannot hold, before any of it is taken."""
-    if device.type == "cuda":
-        _, memory = torch.cuda.mem_get_info(device)
-    else:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    needed = size(config).total_bytes
+    needed, memory = size(config).total_bytes, memory_of(device)
     if needed > memory:
         raise LimitError(
             f"training needs {needed / 1e9:.1f} GB, this machine has {memory / 1e9:.1f} GB. A smaller train.batch "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,7 +24,8 @@ class State:
 
     model: the parameters.  moments: flat buffers by name ("m", "v" for AdamW, "m" for SGD).
     ema: moving average of the parameters, or None.  step: optimiser steps done.  tokens: valid targets seen.
-    position: rows taken from the data stream.  best: lowest validation loss so far (nats a token).
+    position: rows taken from the data stream.  best: lowest validation loss so far (nats a token).  waited: evaluations
+    since then.
     """
 
     config: Config
@@ -35,7 +36,7 @@ class State:
     tokens: int = 0
     position: int = 0
     best: float | None = None
-    extra: dict[str, Any] = field(default_factory=dict)  # JSON-able, travels in the checkpoint
+    waited: int = 0
 
     @classmethod
     def fresh(cls, config: Config, device: torch.device | str = "cpu") -> State:
@@ -76,7 +77,7 @@ class State:
             "tokens": self.tokens,
             "position": self.position,
             "best": self.best,
-            "extra": self.extra,
+            "waited": self.waited,
         }
 
     @classmethod
@@ -118,7 +119,7 @@ class State:
             tokens=meta["tokens"],
             position=meta["position"],
             best=meta["best"],
-            extra=meta.get("extra", {}),
+            waited=meta["waited"],
         )
 
     @property

@@ -1,0 +1,95 @@
+"""`cllm plan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+FEW_TOKENS = 20  # a parameter (Hoffmann et al. 2022): below it a smaller model learns more in the same time
+
+
+def plan(
+    *,
+    run: Path | None = None,
+    preset: str | None = None,
+    set: Annotated[list[str] | None, Parameter(name="--set")] = None,
+    json: bool = False,
+) -> int:
+    """Before training: parameters, memory by part, measured speed, time to finish, the largest batch that fits.
+
+    The speed is that of three real steps on random tokens on this machine, now.
+
+    Examples:
+
+      cllm plan --preset small --set train.steps=5000
+
+      cllm plan --run runs/seed.toml --set train.batch=4
+
+    Parameters
+    ----------
+    run: Path
+        A run file (TOML).
+    preset: str
+        nano, small, seed, medium, large or gpt2.
+    set: list[str]
+        One setting, as in --set train.batch=8; may be repeated.
+    json: bool
+        Print one JSON object.
+    """
+    from cllm import config as settings
+    from cllm.training import plan as planning
+
+    config = settings.load(run, preset=preset, overrides=set or ())
+    measured = planning.size(config)
+    memory = planning.memory_of(planning.device_of(config))
+    fits = measured.total_bytes <= memory
+    speed = planning.measure(config) if fits else None
+    t, m = config.train, config.model
+    tokens_a_step = t.batch * t.accumulate * (t.sequence or m.context)
+    minutes = planning.DEFAULT_MINUTES if t.steps is None and t.max_minutes is None else t.max_minutes
+    steps = t.steps
+    if steps is None and speed is not None and minutes is not None:
+        steps = int(minutes * 60 * (1 - planning.RESERVE) / speed.seconds)
+    facts: dict[str, Any] = {
+        "parameters": measured.parameters,
+        "bytes": measured.bytes_by_part,
+        "bytes_total": measured.total_bytes,
+        "machine_bytes": memory,
+        "checkpoint_bytes": planning.checkpoint_bytes(config),
+        "largest_batch": planning.largest_batch(config, memory),
+        "flops_per_token": measured.flops_per_token,
+        "seconds_a_step": speed.seconds if speed else None,
+        "tokens_per_s": speed.tokens_per_s if speed else None,
+        "steps": steps,
+        "tokens": None if steps is None else steps * tokens_a_step,
+        "seconds": None if steps is None or speed is None else steps * speed.seconds,
+    }
+    if json:
+        import msgspec
+
+        print(msgspec.json.encode(facts).decode())
+        return 0 if fits else 1
+    _print(config.preset, facts)
+    return 0 if fits else 1
+
+
+def _print(preset: str, facts: dict[str, Any]) -> None:
+    print(f"{preset}: {facts['parameters']:,} parameters, {facts['flops_per_token']:,} FLOPs a training token")
+    print(f"memory       {facts['bytes_total'] / 1e6:,.1f} MB of the machine's {facts['machine_bytes'] / 1e6:,.0f} MB")
+    for part, count in facts["bytes"].items():
+        print(f"  {part:<18}{count / 1e6:10,.1f} MB")
+    print(f"checkpoint   {facts['checkpoint_bytes'] / 1e6:,.1f} MB each")
+    print(f"batch        {facts['largest_batch']} rows would fit")
+    if facts["seconds_a_step"] is None:
+        print("It does not fit: choose a smaller batch, sequence or model.")
+        return
+    print(f"speed        {facts['tokens_per_s']:,.0f} tokens/s, {facts['seconds_a_step'] * 1e3:,.0f} ms a step")
+    hours, rest = divmod(round(facts["seconds"]), 3600)
+    print(f"time         {facts['steps']:,} steps, {facts['tokens']:,} tokens: {hours}:{rest // 60:02}:{rest % 60:02}")
+    if facts["tokens"] < FEW_TOKENS * facts["parameters"]:
+        print(
+            f"note         {facts['tokens'] / facts['parameters']:.1f} tokens a parameter: below about {FEW_TOKENS} a "
+            "smaller model learns more in the same time"
+        )
