@@ -19,8 +19,10 @@ _PUBLIC = {
     "Run": "cllm.api",
     "State": "cllm.training.state",
     "Step": "cllm.model.step",
+    "certify": "cllm.certificate",
     "evaluate": "cllm.api",
     "generate": "cllm.api",
+    "gradcheck": "cllm.certificate",
     "load": "cllm.api",
     "plan": "cllm.api",
     "train": "cllm.api",
@@ -34,8 +36,10 @@ __all__ = [
     "State",
     "Step",
     "__version__",
+    "certify",
     "evaluate",
     "generate",
+    "gradcheck",
     "lattice",
     "load",
     "numbers",
@@ -47,6 +51,7 @@ __all__ = [
 if TYPE_CHECKING:
     from cllm import lattice, numbers, spec
     from cllm.api import Run, evaluate, generate, load, plan, train
+    from cllm.certificate import certify, gradcheck
     from cllm.config import Config
     from cllm.model.model import Model
     from cllm.model.step import Step
