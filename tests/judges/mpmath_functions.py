@@ -180,8 +180,11 @@ SLOW = {"gamma", "lgamma", "digamma", "zeta", "lambertw", "infinite_tower", "erf
 
 def precisions(rng: random.Random, count: int, slow: bool) -> Iterator[int]:
     """`count` precisions from 64 to 10,000 bits, mostly short: the judge's time, not ours, sets the mixture."""
-    top = [10_000, 5_000, 3_000] if not slow else [10_000 if count > 5_000 else 1_000]
-    middle = max(1, count // (200 if slow else 50))
+    if slow:
+        top = [10_000 if count > 5_000 else 1_000]
+    else:
+        top = [10_000, 5_000, 3_000] * (5 if count > 5_000 else 1)
+    middle = max(1, count // (200 if slow else 10))
     for index in range(count):
         if index < len(top):
             yield top[index]

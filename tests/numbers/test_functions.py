@@ -81,6 +81,31 @@ def test_the_full_table_against_mpmath(name: str) -> None:
     _compare(name, 10_000, seed=2)
 
 
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_a_wide_ball_gives_the_values_at_all_its_points(name: str) -> None:
+    """Inclusion: f(ball) holds f(x) for x at the ends and inside; a ball across a pole or boundary must raise."""
+    rng, decided = random.Random(name), 0
+    for _ in range(40):
+        args = judge.SAMPLES[name](rng, 64)
+        m, e = args[0]
+        size = abs(m).bit_length() + e
+        half = 2 ** rng.randint(0, 30)  # the radius is half · 2^step
+        step = size - rng.randint(3, 60)
+        middle = judge.to_fraction((m, e))
+        ball = Ball(middle) + Ball(0, Fraction(half) * Fraction(2) ** (step - 30))
+        try:
+            result = ALL[name](ball, *map(judge.to_fraction, args[1:]), bits=64)
+        except (UndecidableError, DomainError):
+            continue
+        decided += 1
+        for numerator in (-half, half, rng.randint(-half, half)):
+            point = middle + Fraction(numerator) * Fraction(2) ** (step - 30)
+            power = point.denominator.bit_length() - 1
+            v = judge.mpf_to_dyadic(judge.value(name, ((point.numerator, -power), *args[1:]), 64))
+            assert result.flint.contains(arb((v[0], v[1]))), (name, point, ball, result)
+    assert decided >= 10
+
+
 F = Fraction
 EXACT = [
     (f.exp, (0,), 1),
