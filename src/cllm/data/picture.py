@@ -97,10 +97,10 @@ def _place(length: int, bars: list[tuple[int, int, int]], step: float) -> float:
 
 
 def _round_up(value: int) -> int:
-    """The next number of the form 1, 2, 4, 8 · 10^k, at least 4, so that quarters are whole from there on."""
+    """The next round number that is a multiple of 4, so that the four grid lines are at whole numbers."""
     size = 1
     while True:
-        for factor in (4, 8, 12, 20):
+        for factor in (4, 8, 12, 16, 20, 24, 32):
             if factor * size >= value:
                 return factor * size
         size *= 10
