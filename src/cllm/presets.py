@@ -1,4 +1,4 @@
-"""The named models: sizes that a preset fills in where a run file is silent (docs/concepts.md has the table)."""
+"""The named models: sizes that a preset fills in where a run file is silent (docs/model.md has the table)."""
 
 from __future__ import annotations
 
