@@ -85,7 +85,7 @@ def survey(
         digests += bytes.fromhex(found.sha256)
         crlf += found.crlf
     return Survey(
-        np.array(characters, dtype=np.int64),
-        np.frombuffer(bytes(digests), dtype=np.uint8).reshape(-1, 32),
+        np.frombuffer(characters, dtype=np.int64) if characters else np.zeros(0, dtype=np.int64),
+        np.frombuffer(digests, dtype=np.uint8).reshape(-1, 32),
         crlf,
     )

@@ -52,19 +52,21 @@ def split(documents: Iterable[Document], fraction: float, seed: int) -> Split:
         start, stop = documents.columns[0, 1:3].tolist()
         return Split(documents.with_range(start, place), documents.with_range(place, stop), ())
     sizes = documents.sizes
-    listed: list[int] = sizes.tolist()
-    total = sum(listed)
+    total = int(sizes.sum())
     wanted, taken, count = fraction * total, 0, 0
-    chosen = np.zeros(len(listed), dtype=bool)
-    for i in permutation(len(listed), seed, 0, PURPOSE).tolist():
-        if count < len(listed) - 1 and abs(taken + listed[i] - wanted) < abs(taken - wanted):
-            chosen[i] = True
-            taken += listed[i]
-            count += 1
+    chosen = np.zeros(len(sizes), dtype=bool)
+    order = permutation(len(sizes), seed, 0, PURPOSE)
+    for at in range(0, len(order), 4096):  # Python numbers of all of them would take more memory than the table
+        part = order[at : at + 4096]
+        for i, size in zip(part.tolist(), sizes[part].tolist(), strict=True):
+            if count < len(sizes) - 1 and abs(taken + size - wanted) < abs(taken - wanted):
+                chosen[i] = True
+                taken += size
+                count += 1
     notes: list[str] = []
     if not count:
         smallest = int(np.argmin(sizes))
-        chosen[smallest], taken = True, listed[smallest]
+        chosen[smallest], taken = True, int(sizes[smallest])
     if taken > 2 * wanted:
         notes.append(
             f"the validation part is {taken / total:.0%} of the text, not {fraction:.0%}: documents stay whole, "
