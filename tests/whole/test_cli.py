@@ -76,6 +76,20 @@ def test_info_of_a_run_a_preset_and_the_settings(run_dir: Path):
     assert "[optim]" in cllm("info", "--settings", cwd=run_dir.parent).stdout
 
 
+def test_runs_are_listed_with_how_they_ended(run_dir: Path, tmp_path: Path):
+    (found,) = json.loads(cllm("runs", ".", "--json", cwd=run_dir.parent).stdout)["runs"]
+    assert (found["step"], found["steps"], found["ended"], found["tokens"]) == (30, 30, "done", 30 * 4 * 64)
+    assert found["best_loss"] == min(found["losses"])
+    assert "30/30" in cllm("runs", ".", cwd=run_dir.parent).stdout
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "run.toml").write_text("[optim", encoding="utf-8")
+    done = cllm("runs", ".", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "unreadable" in done.stdout
+    (tmp_path / "torn" / "run.toml").unlink()
+    assert "no run in" in cllm("runs", ".", cwd=tmp_path).stdout
+
+
 def test_plan_measures_and_warns(tmp_path: Path):
     done = cllm("plan", "--preset", "nano", "--set", "train.steps=100", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
