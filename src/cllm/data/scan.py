@@ -75,7 +75,7 @@ def survey(
     progress: Callable[[int], None] | None = None,
     visit: Callable[[str], None] | None = None,
 ) -> Survey:
-    """Scans all documents, in memory of some 50 bytes a document. `visit` is given the text, block by block.
+    """Scans all documents, in memory of 40 bytes a document. `visit` is given the text, block by block.
     Raises DataError (see `Document.blocks`)."""
     characters, crlf = array("q"), 0
     digests = bytearray()
