@@ -12,6 +12,7 @@ import pytest
 import torch
 from flint import arb
 
+from cllm import config as settings
 from cllm import spec
 from cllm.certificate.budget import BUDGETS, MOST, conditions
 from cllm.certificate.full import _quantiles, certify_step, run_engine, work
@@ -238,6 +239,15 @@ def test_the_engine_hash_is_of_its_numbers(padded) -> None:
     other = replace(padded, tokens_BT1=padded.tokens_BT1[::-1].copy())
     assert run_engine(other).sha256 != a.sha256 and other.hashes()["batch"] != padded.hashes()["batch"]
     assert torch.equal(torch.from_numpy(a.gradients["tok"]), torch.from_numpy(b.gradients["tok"]))
+
+
+def test_a_tensor_whose_every_path_is_dropped_out_is_zero() -> None:
+    """One token, and a rate at which all attention probabilities of a layer are dropped."""
+    subject = scene("one token")
+    heavy = settings.replace(subject.config, {"model.dropout": 0.9, "model.attention_dropout": 0.9})
+    certificates = [certify_step(replace(subject, config=heavy, step=n), bits=256) for n in range(4)]
+    assert all(c.ok for c in certificates)
+    assert any(row.rms == 0 for c in certificates for row in c.tensors)
 
 
 @pytest.mark.prove

@@ -41,12 +41,15 @@ from cllm.errors import CertificateError
 from cllm.model.step import Step
 from cllm.spec.balls import BallArray
 from cllm.spec.gradient import Gradient
+from cllm.spec.rounding import radii
 from cllm.spec.system import Bools, Floats, System
 
 DIGITS = 40
 SAMPLE = 4
 """Entries of each tensor kept for a re-check, besides the worst."""
 MOST_BITS = 3072
+VANISHING = 1e-280
+"""Only bounds of exact zeros are so small (they carry the allowance for underflow)."""
 ENTRY_COST = 200
 """Work of turning one gradient entry into floats, in multiply-adds; for the progress bar only."""
 
@@ -172,7 +175,8 @@ def _judge(
     relative: list[NDArray[np.float32]] = []
     bad: list[Bad] = []
     with spec.enclose(subject.weights, subject.spec_batch, subject.spec_model, bits=bits, system=counted) as exact:
-        loss = Loss(exact.loss.str(DIGITS), float(exact.loss.rad()), engine.loss, exact.loss_error(engine.loss))
+        radius = float(radii([exact.loss])[0])
+        loss = Loss(exact.loss.str(DIGITS), radius, engine.loss, exact.loss_error(engine.loss))
         least = float(exact.loss.lower())
         if budget is not None and not loss.error <= budget.loss:
             bad.append(Bad("loss", [], loss.exact, repr(engine.loss), "the loss is outside its budget"))
@@ -203,6 +207,8 @@ def _tensor(
     least = np.maximum(np.abs(middle) * (1 - 2.0**-51) - radius, 0.0)  # |exact| is at least this
     norm = _below(float(np.sqrt(np.sum(least * least))), least.size)
     rms = norm / math.sqrt(least.size) * (1 - 2.0**-50)
+    if norm == 0 and error.max() <= VANISHING:  # 0 after all: every path to this tensor was dropped out, say
+        error = radius = np.zeros_like(error)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         over = _ceil32(np.where(error == 0, 0.0, error / rms))
         ratio = _ceil32(np.where(error == 0, 0.0, error / least))

@@ -126,7 +126,6 @@ class Certificate(Struct, kw_only=True):
     assumes: list[str]
     not_certified: list[str]
     seconds: float = 0.0
-    peak_bytes: int = 0
 
     @property
     def ok(self) -> bool:

@@ -223,7 +223,7 @@ def random(config: Config, rows: int, *, padded: bool = False, source: dict[str,
     tokens = draw.integers(min(FIRST_FREE, vocab - 1), vocab, (rows, sequence + 1))
     again = draw.random(tokens.shape) < 0.25
     tokens[again] = tokens[0, 0]
-    documents = np.cumsum(draw.random(tokens.shape) < 4 / (sequence + 1), axis=1)
+    documents = np.cumsum(draw.random(tokens.shape) < min(4 / (sequence + 1), 0.3), axis=1)
     if not config.data.document_mask:
         documents[:] = 0
     if padded:
