@@ -153,7 +153,9 @@ def evaluate(
         else:
             paths = [data] if isinstance(data, (str, Path)) else list(data)
             tokenizer = run.path / TOKENIZER_FILE
-            shard = prepare([str(path) for path in paths], folder, tokenizer=tokenizer, val_fraction=0.0).train
+            shard = prepare(
+                [str(path) for path in paths], folder, tokenizer=tokenizer, val_fraction=0.0, field=c.data.field
+            ).train
         sequence = c.train.sequence or c.model.context
         rows = SequentialRows(shard, sequence, pack=c.data.pack)
         step = Step(

@@ -41,6 +41,10 @@ class DataConfig(_Section, frozen=True):
     path: list[str] = field(default_factory=list)  # files, folders, globs, "-" or a named corpus
     tokenizer: str = "bpe"  # bpe, char, word, or the path of a tokenizer.json
     vocab_size: Count | None = None  # default: the preset's V
+    field: str = "text"  # of a .jsonl, .csv or .parquet record; a.b is nested
+    skip_bad: bool = False  # leave bad records out instead of refusing them
+    dedup: bool = False  # leave out documents that came before
+    weights: dict[str, Annotated[float, Meta(gt=0.0)]] | None = None  # each source's share of the training rows
     val_fraction: Annotated[float, Meta(gt=0.0, le=0.5)] = 0.1
     pack: bool = True  # False: one document a row, padded
     document_mask: bool = False  # True: attention, positions and targets stay within a document

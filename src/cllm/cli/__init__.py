@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("cllm.cli.plan:plan", "Before training: memory, measured speed, time to finish."),
     "runs": ("cllm.cli.runs:runs", "List runs: progress, losses, speed, how each ended."),
     "data": ("cllm.cli.data:app", "Look at text before training; prepare it once for many runs."),
-    "tokenizer": ("cllm.cli.tokenizer:app", "Train, convert and inspect tokenizers."),
+    "tokenizer": ("cllm.cli.tokenizer:app", "Train a tokenizer, look at one, or make one of GPT-2's ranks."),
     "bench": ("cllm.cli.bench:app", "Measure speed and memory, beside the peers, in one run."),
     "calc": ("cllm.cli.calc:calc", "Calculate with proven digits."),
     "primes": ("cllm.cli.primes:app", "Primes, exactly: count, n-th, ranges, proofs, factors, tables."),

@@ -193,6 +193,10 @@ def _data(config: Config, run_dir: Path, resuming: bool, display: Display) -> Pr
         vocab_size=config.data.vocab_size or config.model.vocab,
         val_fraction=config.data.val_fraction,
         seed=config.seed,
+        field=config.data.field,
+        skip_bad=config.data.skip_bad,
+        dedup=config.data.dedup,
+        weights=config.data.weights,
         progress=display.preparing,
     )
     for note in data.notes:
