@@ -40,6 +40,18 @@ def test_late_bias_correction_is_seen_early() -> None:
     assert rows[0].bad is not None and rows[0].bad.op == "adamw" and rows[0].error > rows[-1].error / 10
 
 
+def test_a_weight_that_becomes_nan_is_outside() -> None:
+    subject = scene("padded")
+    kernels = subject.engine_step().kernels
+
+    def broken(w, g, m, v, **settings):
+        kernels.adamw(w, g, m, v, **settings)
+        w[0] = float("nan")
+
+    rows, _ = certify_adamw(subject, replace(kernels, adamw=broken))
+    assert rows[0].bad is not None and rows[0].bad.engine == "nan" and rows[0].error > 1e300
+
+
 @pytest.mark.parametrize(("key", "value"), [("optim.name", "sgd"), ("optim.clip_value", 0.1)])
 def test_what_is_not_adamw_is_refused(key: str, value: object) -> None:
     subject = scene("padded")

@@ -73,18 +73,25 @@ def test_noise_where_the_gradient_is_zero_by_structure_is_found(padded) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_gradient_that_is_not_finite_is_outside(padded, value: float) -> None:
+def test_a_gradient_that_is_not_finite_is_outside(padded, value: float, tmp_path) -> None:
     engine = run_engine(padded)
     broken = engine.gradients["1.ffn.w2"].copy()
     broken[3, 4] = value
     c = certify_step(padded, engine=replace(engine, gradients={**engine.gradients, "1.ffn.w2": broken}), bits=256)
     assert not c.ok and c.bad is not None and c.bad.tensor == "1.ffn.w2" and c.bad.index == [3, 4]
+    again = read(c.save(tmp_path))  # JSON has no infinity
+    assert str(again) == str(c) and "max unbounded" in str(c)
 
 
 def test_a_wrong_loss_is_outside(padded) -> None:
     engine = run_engine(padded)
     c = certify_step(padded, engine=replace(engine, loss=engine.loss + 1e-12), bits=256)
     assert not c.ok and c.bad is not None and c.bad.tensor == "loss"
+
+
+def test_a_loss_that_is_not_finite_is_outside(padded, tmp_path) -> None:
+    c = certify_step(padded, engine=replace(run_engine(padded), loss=math.nan), bits=256)
+    assert not c.ok and c.bad is not None and c.bad.engine == "nan" and not read(c.save(tmp_path)).ok
 
 
 def test_an_engine_that_does_not_repeat_is_outside(padded) -> None:
@@ -212,7 +219,7 @@ def test_numbers_are_printed_rounded_up() -> None:
     assert above(1.21e-7) == "1.3e-7" and above(1.2e-7) in ("1.2e-7", "1.3e-7") and above(0.0) == "0"
     for x in (0.1, 1 / 3, 9.99e-5, 123.4, 5e-324):
         assert Fraction(above(x)) >= Fraction(x)
-    assert above(math.inf) == "inf"
+    assert above(math.inf) == above(math.nan) == "unbounded"
 
 
 def test_quantiles_are_upper(padded) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cllm import spec
 from cllm.certificate.ledger import Ledger
-from cllm.certificate.record import OUTSIDE, AdamWRow, Bad, Certificate
+from cllm.certificate.record import MOST, OUTSIDE, AdamWRow, Bad, Certificate, finite
 from cllm.certificate.subjects import Subject
 from cllm.engine.buffers import Flat
 from cllm.engine.dispatch import Kernels
@@ -93,7 +93,7 @@ def _row(
             exact = spec.adamw(S, S.lift(w), S.scale(S.lift(g), scale), S.lift(m), S.lift(v), settings=settings)
             after = [sample.of(flat) for flat in (state.model.params, state.moments["m"], state.moments["v"])]
             gaps = [abs(a - e) / c.lr for a, e in zip(after[0][0].tolist(), exact[0].flat, strict=True)]
-            worst = max([worst, *(float(gap.upper()) * (1 + 2.0**-50) for gap in gaps)])
+            worst = max([worst, *(float(gap.upper()) * (1 + 2.0**-50) if gap.is_finite() else MOST for gap in gaps)])
             middles = [np.array([[float(x) for x in part.flat]]) for part in exact]
             V = Intervals()
             bounds = spec.adamw(V, V.lift(w), V.scale(V.lift(g), scale), V.lift(m), V.lift(v), settings=settings)
@@ -108,7 +108,7 @@ def _row(
                     bad = Bad(
                         found.tensor, sample.index(i, shape), part.flat[i].str(30), found.engine, found.why, "adamw"
                     )
-    return AdamWRow(t, c.lr, worst, ledger.rows[f"adamw t={t}"].used, bad)
+    return AdamWRow(t, c.lr, finite(worst), ledger.rows[f"adamw t={t}"].used, bad)
 
 
 def add_steps(certificate: Certificate, subject: Subject) -> None:

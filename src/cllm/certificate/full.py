@@ -34,6 +34,7 @@ from cllm.certificate.record import (
     Quantiles,
     Structural,
     TensorRow,
+    finite,
 )  # fmt: skip
 from cllm.certificate.subjects import Subject
 from cllm.certificate.zeros import structural
@@ -176,7 +177,7 @@ def _judge(
     bad: list[Bad] = []
     with spec.enclose(subject.weights, subject.spec_batch, subject.spec_model, bits=bits, system=counted) as exact:
         radius = float(radii([exact.loss])[0])
-        loss = Loss(exact.loss.str(DIGITS), radius, engine.loss, exact.loss_error(engine.loss))
+        loss = Loss(exact.loss.str(DIGITS), radius, finite(engine.loss), finite(exact.loss_error(engine.loss)))
         least = float(exact.loss.lower())
         if budget is not None and not loss.error <= budget.loss:
             bad.append(Bad("loss", [], loss.exact, repr(engine.loss), "the loss is outside its budget"))
@@ -220,11 +221,11 @@ def _tensor(
         name=g.name,
         shape=list(g.shape),
         rms=rms,
-        radius_over_rms=widest,
-        max_over_rms=float(over.max()),
-        normwise=normwise,
+        radius_over_rms=finite(widest),
+        max_over_rms=finite(float(over.max())),
+        normwise=finite(normwise),
         worst=_entry(g, at),
-        engine_at_worst=float(engine.flat[at]),
+        engine_at_worst=repr(float(engine.flat[at])),
         sample=[_entry(g, i) for i in _places(g.name, engine.size)],
     )
     return row, over, ratio
@@ -244,13 +245,13 @@ def _over_budget(
 
 
 def _worst(row: TensorRow, why: str) -> Bad:
-    return Bad(row.name, row.worst.index, row.worst.exact, repr(row.engine_at_worst), why)
+    return Bad(row.name, row.worst.index, row.worst.exact, row.engine_at_worst, why)
 
 
 def _structural(g: Gradient, engine: NDArray[Any], why: str, mask: Bools) -> Structural:
     exact = float(g.magnitude()[mask].max())
     size = np.abs(np.asarray(engine, np.float64)[mask])
-    return Structural(why, g.name, int(mask.sum()), exact, float(np.nan_to_num(size, nan=np.inf).max()))
+    return Structural(why, g.name, int(mask.sum()), exact, finite(float(np.nan_to_num(size, nan=np.inf).max())))
 
 
 def _bad(g: Gradient, engine: NDArray[Any], at: int, why: str) -> Bad:
@@ -292,7 +293,7 @@ def _quantiles(parts: list[NDArray[np.float32]]) -> Quantiles:
     every = np.concatenate(parts)
     ranks = [max(math.ceil(q * every.size) - 1, 0) for q in (0.5, 0.99, 0.999, 1.0)]
     every.partition(sorted(set(ranks)))
-    return Quantiles(*(float(every[r]) for r in ranks))
+    return Quantiles(*(finite(float(every[r])) for r in ranks))
 
 
 def _assemble(

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cllm.certificate.record import Bad, OpRow
+from cllm.certificate.record import MOST, Bad, OpRow, finite
 from cllm.spec.intervals import Interval
 
 C = 8.0
@@ -49,7 +49,7 @@ class Ledger:
             if not np.isfinite(rad[at]):
                 why = "the enclosure is unbounded here: a quotient, root or logarithm reaches 0"
             bad = Bad(tensor, list(at), text, repr(float(got[at])), why, op)
-        self._add(op, got.size, worst if worst == worst else float("inf"), bad)
+        self._add(op, got.size, finite(worst), bad)
 
     def wire(self, op: str, tensor: str, given: Any, expected: Any) -> None:
         """What the op was given must be bit for bit what is expected."""
@@ -62,10 +62,10 @@ class Ledger:
         if a.shape == b.shape:
             at = np.unravel_index(int(np.argmax(a != b)), a.shape)
             index, got, wanted = [int(i) for i in at], repr(a[at].item()), repr(b[at].item())
-        self._add(op, 0, float("inf"), Bad(tensor, index, wanted, got, "not what the ops before it give", op))
+        self._add(op, 0, MOST, Bad(tensor, index, wanted, got, "not what the ops before it give", op))
 
     def fault(self, op: str, why: str) -> None:
-        self._add(op, 0, float("inf"), Bad("", [], "", "", why, op))
+        self._add(op, 0, MOST, Bad("", [], "", "", why, op))
 
     def _add(self, op: str, entries: int, used: float, bad: Bad | None) -> None:
         self.first = self.first or bad

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from decimal import ROUND_CEILING, Context, Decimal
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 from msgspec import Struct, field
 
 from cllm.errors import CorruptError
 
 FORMAT, VERSION = "cllm-certificate", 1
+MOST = sys.float_info.max
 PROVEN, WITHIN, OUTSIDE, REPORTED = "PROVEN", "WITHIN BUDGET", "OUTSIDE BUDGET", "REPORTED"
 
 
@@ -46,7 +47,7 @@ class TensorRow(Struct, frozen=True):
     max_over_rms: float
     normwise: float
     worst: Entry
-    engine_at_worst: float
+    engine_at_worst: str
     sample: list[Entry]
 
 
@@ -157,10 +158,15 @@ def read(path: str | os.PathLike[str]) -> Certificate:
     return found
 
 
+def finite(x: float) -> float:
+    """x, or the largest float for infinity and nan: JSON has neither, and both mean that nothing is known."""
+    return x if abs(x) <= MOST else MOST
+
+
 def above(x: float, digits: int = 2) -> str:
     """x as a decimal of so many digits, never below x."""
-    if not np.isfinite(x):
-        return str(x)
+    if not x < MOST:
+        return "unbounded"
     if x == 0:
         return "0"
     rounded = Context(prec=digits, rounding=ROUND_CEILING).plus(Decimal(x))

@@ -221,7 +221,7 @@ def random(config: Config, rows: int, *, padded: bool = False, source: dict[str,
     draw = np.random.default_rng(config.seed)
     vocab = config.model.vocab
     tokens = draw.integers(min(FIRST_FREE, vocab - 1), vocab, (rows, sequence + 1))
-    again = draw.random(tokens.shape) < 0.25
+    again = draw.random(tokens.shape) < min(0.25, 16 / sequence)  # about as often as a common word
     tokens[again] = tokens[0, 0]
     documents = np.cumsum(draw.random(tokens.shape) < min(4 / (sequence + 1), 0.3), axis=1)
     if not config.data.document_mask:
