@@ -100,7 +100,7 @@ def torch_loss(params, batch: Batch, model: Model):
                 ignored[b, i] = True
     D = p["tok"].shape[1]
     H = model.heads
-    drop_p = model.dropout
+    drop_p, attention_p = model.dropout, model.attention_dropout
 
     def drop(x, layer, site):
         if not drop_p:
@@ -125,12 +125,12 @@ def torch_loss(params, batch: Batch, model: Model):
         )
         s = q @ k.transpose(2, 3) / (D // H) ** 0.5
         s = s.masked_fill(~torch.as_tensor(allowed)[:, None], float("-inf")).softmax(-1)
-        if drop_p:
+        if attention_p:
             keep = np.stack(
                 [
                     [
                         kept(
-                            Fraction(drop_p), (batch.seed, batch.step), layer=i, site=1,
+                            Fraction(attention_p), (batch.seed, batch.step), layer=i, site=1,
                             row=batch.first_row + b, head=h, positions=T, channels=T,
                         )
                         for h in range(H)
@@ -138,7 +138,7 @@ def torch_loss(params, batch: Batch, model: Model):
                     for b in range(B)
                 ]
             )  # fmt: skip
-            s = s * torch.as_tensor(keep) / (1 - drop_p)
+            s = s * torch.as_tensor(keep) / (1 - attention_p)
         o = (s @ v).transpose(1, 2).reshape(B, T, D)
         x = x + drop(F.linear(o, p[f"{i}.attn.wo"], p[f"{i}.attn.bo"]), i, 2)
         n = F.layer_norm(x, (D,), p[f"{i}.ln2.g"], p[f"{i}.ln2.b"], 1e-5)

@@ -22,7 +22,11 @@ VARIANTS = {
     "padded": ({}, {}, {"padded": True}),
     "documents": ({}, {}, {"padded": True, "documents": True, "document_mask": True}),
     "documents without the mask": ({}, {}, {"documents": True}),
-    "dropout": ({}, {"dropout": 0.3}, {"padded": True, "seed_": 3, "step": 7, "first_row": 5}),
+    "dropout": (
+        {},
+        {"dropout": 0.3, "attention_dropout": 0.2},
+        {"padded": True, "seed_": 3, "step": 7, "first_row": 5},
+    ),
 }
 
 

@@ -245,7 +245,7 @@ def test_fast_balls_overlap_plain_balls(tied, monkeypatch):
     """Every product goes through the slices: gradients overlap, entry by entry, as balls and as expansions."""
     monkeypatch.setattr(fast, "WORTHWHILE", 0)
     params = random_params(2, 8, 12, 11, 6, tied=tied)
-    batch, model = random_batch(3, 6, 11, padded=True), Model(2, 2, tied=tied, dropout=0.25)
+    batch, model = random_batch(3, 6, 11, padded=True), Model(2, 2, tied=tied, dropout=0.25, attention_dropout=0.25)
     plain_loss, plain = gradients(params, batch, model, Balls())
     fast_loss, quick = gradients(params, batch, model, FastBalls())
     assert plain_loss.overlaps(fast_loss)

@@ -45,7 +45,11 @@ def test_the_figures_of_the_readme_are_those_measured():
 
 @pytest.mark.parametrize(
     ("name", "arguments", "said"),
-    [("train.py", ("book.txt", "out"), "bits per byte"), ("own_loop.py", (), "step 100")],
+    [
+        ("train.py", ("book.txt", "out"), "bits per byte"),
+        ("own_loop.py", (), "step 100"),
+        ("certify_your_kernel.py", (), "CERTIFIED"),
+    ],
 )
 def test_an_example(tmp_path: Path, name: str, arguments: tuple[str, ...], said: str):
     assert said in run((ROOT / "examples" / name).read_text(encoding="utf-8"), tmp_path, *arguments)

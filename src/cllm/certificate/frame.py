@@ -84,7 +84,7 @@ class Frame:
         self.stream: Tensor = torch.empty(0)  # the residual stream; on the way back, its gradient
         self.dn: list[Tensor] = []
         self.shape = subject.rows, subject.sequence, m.heads, m.head_width
-        self.keep_p = Fraction(m.dropout)
+        self.keep_p, self.attention_p = Fraction(m.dropout), Fraction(m.attention_dropout)
         watched: dict[str, Any] = {
             name: partial(self._call, name) for name in Kernels.__dataclass_fields__ if hasattr(self, f"_{name}")
         }

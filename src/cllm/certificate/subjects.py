@@ -24,7 +24,7 @@ from cllm.config import Config
 from cllm.engine.dispatch import Kernels
 from cllm.engine.dropout import Key
 from cllm.engine.philox import normal
-from cllm.errors import ConfigError, NonFiniteError, UsageError
+from cllm.errors import NonFiniteError, UsageError
 from cllm.model.batch import Batch
 from cllm.model.model import Model
 from cllm.model.step import Step
@@ -54,11 +54,6 @@ class Subject:
 
     def __post_init__(self) -> None:
         m = self.config.model
-        if m.attention_dropout != m.dropout:
-            raise ConfigError(
-                f"certify: model.attention_dropout = {m.attention_dropout} and model.dropout = {m.dropout}: the "
-                "specification has one rate for all three sites; certify a model whose two rates are equal"
-            )
         for name, value in self.weights.items():
             if bad := int(np.count_nonzero(~np.isfinite(value))):
                 at = np.unravel_index(int(np.argmin(np.isfinite(value))), value.shape)
@@ -108,6 +103,7 @@ class Subject:
             activation=m.activation,
             tied=m.tied,
             dropout=m.dropout,
+            attention_dropout=m.attention_dropout,
             label_smoothing=self.config.train.label_smoothing,
         )
 
@@ -117,7 +113,8 @@ class Subject:
 
     @property
     def key(self) -> Key | None:
-        return Key(self.config.seed, self.step) if self.config.model.dropout else None
+        m = self.config.model
+        return Key(self.config.seed, self.step) if m.dropout or m.attention_dropout else None
 
     def engine_step(self, kernels: Kernels | None = None, step: type[Step] = Step) -> Step:
         """A fresh engine step at these weights."""
@@ -139,7 +136,8 @@ class Subject:
             batch.update(x.data)
         c = self.config
         batch.update(
-            f"{self.first_row} {c.seed} {self.step} {c.model.dropout} {c.train.label_smoothing} "
+            f"{self.first_row} {c.seed} {self.step} {c.model.dropout} {c.model.attention_dropout} "
+            f"{c.train.label_smoothing} "
             f"{c.data.document_mask} {c.model.activation} {c.model.tied} {c.model.layers} {c.model.heads}".encode()
         )
         return {"weights": weights.hexdigest(), "batch": batch.hexdigest()}

@@ -95,14 +95,14 @@ class Watch(Frame):
 
     def _attention_settings(self, op: str) -> dict[str, Any]:
         batch, layer = self.subject.spec_batch, int(op.split(".")[0])
-        draw = partial(kept, self.keep_p, (batch.seed, batch.step), layer=layer, site=ATTENTION_PROBABILITIES)
+        draw = partial(kept, self.attention_p, (batch.seed, batch.step), layer=layer, site=ATTENTION_PROBABILITIES)
         T = batch.columns
 
         def keep(b: int, n: int) -> Bools:
             return draw(row=batch.first_row + b, head=n, positions=T, channels=T)
 
         allowed = [batch.allowed_TT(b) for b in range(batch.rows)]
-        masked = {"keep": keep, "p": self.keep_p} if self.keep_p else {}
+        masked = {"keep": keep, "p": self.attention_p} if self.attention_p else {}
         return {"heads": self.shape[2], "allowed": allowed, **masked}
 
     def _attention_forward(

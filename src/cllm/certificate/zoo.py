@@ -26,7 +26,7 @@ SCENES: dict[str, dict[str, Any]] = {
     "padded": {},
     "unpadded": {},
     "one token": {"model.context": 1, "train.sequence": 1},
-    "dropout": {"model.dropout": 0.25, "model.attention_dropout": 0.25},
+    "dropout": {"model.dropout": 0.25, "model.attention_dropout": 0.125},
     "documents": {"data.document_mask": True},
     "smoothed": {"train.label_smoothing": 0.1},
     "untied erf": {"model.tied": False, "model.activation": "gelu_erf"},

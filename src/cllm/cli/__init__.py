@@ -33,8 +33,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "calc": ("cllm.cli.calc:calc", "Calculate with proven digits."),
     "primes": ("cllm.cli.primes:app", "Primes, exactly: count, n-th, ranges, proofs, factors, tables."),
     "lattice": ("cllm.cli.lattice:app", "The lattice: its formula with proven digits, pictures of its maps."),
-    "certify": ("cllm.cli.certify:certify", "Prove a bound on the error of every gradient entry of a step."),
-    "gradcheck": ("cllm.cli.gradcheck:gradcheck", "The same for an op or kernel of your own."),
+    "certify": ("cllm.cli.certify:certify", "Prove how far a step's gradients are from the exact ones."),
+    "gradcheck": ("cllm.cli.gradcheck:gradcheck", "Certify anyone's op: a formula, a kernel, its backward."),
     "info": ("cllm.cli.info:info", "Parameters, memory and FLOPs of a preset or a run."),
 }
 

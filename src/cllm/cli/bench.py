@@ -95,6 +95,30 @@ def numbers(*, rounds: int = 5, save: Path | None = None, json: bool = False) ->
 
 
 @app.command
+def certify(*, quick: bool = False, save: Path | None = None, json: bool = False) -> int:
+    """Certificates: time, peak memory and errors, each row in its own process.
+
+    Examples:
+
+      cllm bench certify
+
+      cllm bench certify --quick --json
+
+    Parameters
+    ----------
+    quick: bool
+        Only the rows that take seconds.
+    save: Path
+        Also write the result as JSON into this folder.
+    json: bool
+        Print one JSON object.
+    """
+    from cllm.bench.certify import run
+
+    return _show([run(large=not quick)], save, json)
+
+
+@app.command
 def machine(*, save: Path | None = None, json: bool = False) -> int:
     """This machine: instruction sets, measured matrix-product peak by precision, memory bandwidth.
 

@@ -15,7 +15,6 @@ from cllm.model.decode import Decoder
 from cllm.model.model import Model
 from cllm.text import Tokenizer
 
-
 DEFAULT = SamplingOptions(temperature=0.8)
 
 

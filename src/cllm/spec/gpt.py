@@ -31,6 +31,7 @@ class Model:
     """What is not in the weights. Floats stand for exactly their binary value.
 
     positions: a fixed table T×D given as exact floats; None: the parameter `pos`.
+    dropout: of both branches' outputs; attention_dropout: of the attention probabilities.
     """
 
     layers: int
@@ -39,6 +40,7 @@ class Model:
     tied: bool = True
     positions: NDArray[Any] | None = None
     dropout: float = 0.0
+    attention_dropout: float = 0.0
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
@@ -125,24 +127,27 @@ def embedding(S: System[A], tok: A, table: A, *, tokens: Indices, positions: Ind
 
 def loss(S: System[A], w: Mapping[str, A], batch: Batch, model: Model) -> A:
     """1×1: the objective of the step, the mean of the token losses over the valid targets."""
-    B, T, p = batch.rows, batch.columns, Fraction(model.dropout)
+    B, T = batch.rows, batch.columns
+    p, attention_p = Fraction(model.dropout), Fraction(model.attention_dropout)
     gelu = {"gelu_tanh": gelu_tanh, "gelu_erf": gelu_erf}[model.activation]
     allowed = [batch.allowed_TT(b) for b in range(B)]
-    draw = partial(kept, p, (batch.seed, batch.step), positions=T)
+    draw = partial(kept, key=(batch.seed, batch.step), positions=T)
 
     def drop(x: A, layer: int, site: int) -> A:
         if not p:
             return x
         rows = range(batch.first_row, batch.first_row + B)
-        masks = [draw(layer=layer, site=site, row=r, head=0, channels=S.shape(x)[1]) for r in rows]
+        masks = [draw(p, layer=layer, site=site, row=r, head=0, channels=S.shape(x)[1]) for r in rows]
         return dropout(S, x, np.concatenate(masks), p)
 
     def attend(i: int, x: A) -> A:
         def keep(b: int, n: int) -> Bools:
-            return draw(layer=i, site=ATTENTION_PROBABILITIES, row=batch.first_row + b, head=n, channels=T)
+            return draw(attention_p, layer=i, site=ATTENTION_PROBABILITIES, row=batch.first_row + b, head=n, channels=T)
 
         q, k, v = (linear(S, x, w[f"{i}.attn.w{c}"], w[f"{i}.attn.b{c}"]) for c in "qkv")
-        mixed = attention(S, q, k, v, heads=model.heads, allowed=allowed, keep=keep if p else None, p=p)
+        mixed = attention(
+            S, q, k, v, heads=model.heads, allowed=allowed, keep=keep if attention_p else None, p=attention_p
+        )
         return drop(linear(S, mixed, w[f"{i}.attn.wo"], w[f"{i}.attn.bo"]), i, ATTENTION_OUTPUT)
 
     def feed_forward(i: int, x: A) -> A:
