@@ -26,6 +26,7 @@ import msgspec
 import torch
 from torch import Tensor
 
+from cllm.engine.philox import philox
 from cllm.errors import NonFiniteError, UsageError
 
 _MASK = 0xFFFFFFFF
@@ -201,16 +202,6 @@ def uniform(seed: int, position: int, sequence: int = 0) -> float:
     """A number in [0, 1) of 53 random bits, a pure function of its arguments (seed < 2⁶⁴, others < 2³²)."""
     if not (0 <= position <= _MASK and 0 <= sequence <= _MASK and 0 <= seed < 2**64):
         raise UsageError(f"uniform: out of range: seed={seed}, position={position}, sequence={sequence}")
-    high, low, _, _ = philox4x32((position, sequence, 0, _PURPOSE), (seed & _MASK, seed >> 32))
-    return ((high >> 5) * 2**26 + (low >> 6)) / 2**53
-
-
-def philox4x32(counter: tuple[int, int, int, int], key: tuple[int, int], rounds: int = 10) -> tuple[int, int, int, int]:
-    """Philox4x32 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011) on 32-bit words."""
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(rounds):
-        a, b = 0xD2511F53 * c0, 0xCD9E8D57 * c2
-        c0, c1, c2, c3 = (b >> 32) ^ c1 ^ k0, b & _MASK, (a >> 32) ^ c3 ^ k1, a & _MASK
-        k0, k1 = (k0 + 0x9E3779B9) & _MASK, (k1 + 0xBB67AE85) & _MASK
-    return c0, c1, c2, c3
+    c0, c1, c2, c3 = torch.tensor([position, sequence, 0, _PURPOSE], dtype=torch.int64, device="cpu")
+    high, low, _, _ = philox((seed & _MASK, seed >> 32), (c0, c1, c2, c3))
+    return ((int(high) >> 5) * 2**26 + (int(low) >> 6)) / 2**53
