@@ -12,7 +12,7 @@ from cllm import config as settings
 from cllm.config import Config
 from cllm.data.prepare import open_prepared, prepare
 from cllm.data.stream import SequentialRows
-from cllm.errors import RunError
+from cllm.errors import CorruptError, RunError, UsageError
 from cllm.evaluation.ngram import ngram_bits_per_byte
 from cllm.generation.generate import Piece, Request
 from cllm.generation.generate import generate as _generate
@@ -23,7 +23,7 @@ from cllm.training import checkpoint
 from cllm.training.loop import Outcome
 from cllm.training.plan import Size, device_of, size
 from cllm.training.progress import display_for
-from cllm.training.run import DATA_FOLDER, RUN_FILE, TOKENIZER_FILE, open_tokenizer, read_run_file, starting_point
+from cllm.training.run import DATA_FOLDER, TOKENIZER_FILE, open_tokenizer, read_run_file, settings_of, starting_point
 from cllm.training.run import train as _train
 from cllm.training.state import DTYPES
 from cllm.training.validation import Score, score
@@ -67,7 +67,10 @@ class Run:
     def model(self) -> Model:
         """The weights to use: the moving average where the run keeps one."""
         c = self.config
-        return Model(c.model, DTYPES[c.precision], device_of(c)).load(self.checkpoint.weights)
+        try:
+            return Model(c.model, DTYPES[c.precision], device_of(c)).load(self.checkpoint.weights)
+        except ValueError as error:
+            raise CorruptError(f"{self.path}: run.toml and {self.checkpoint.name} do not fit: {error}") from None
 
     def stream(self, prompt: str = "", **options: Any) -> Iterator[Piece]:
         """Generate piece by piece; options as in `generate`. Each piece has the new text and its surprise in bits."""
@@ -114,15 +117,22 @@ def train(
     >>> print(run.generate("It was"))  # doctest: +SKIP
     """
     paths = [data] if isinstance(data, (str, Path)) else list(data or [])
-    overrides: list[tuple[str, Any]] = [("data.path", [str(path) for path in paths])] if paths else []
-    given = set.items() if isinstance(set, Mapping) else [settings.split_setting(text) for text in set]
-    asked = dict(overrides) | dict(given)
+    asked: dict[str, Any] = {"data.path": [str(path) for path in paths]} if paths else {}
+    given = [set] if isinstance(set, str) else set
+    more = given if isinstance(given, Mapping) else dict(settings.split_setting(text) for text in given)
+    if paths and "data.path" in more:
+        raise UsageError("data.path: given twice, as DATA and as a setting; leave one out")
+    asked |= more
+    if out is not None and not str(out):
+        raise UsageError("--out: expected a folder, got an empty name")
+    if resume and start is not None:
+        raise UsageError("--resume goes on with the run's own weights; --from starts a new run: leave one of them out")
     if out is None and run is None and not paths:
-        raise RunError("train: no text given. Say what to train on: cllm train book.txt, or --run FILE.toml")
+        raise UsageError("no text given. Say what to train on: cllm train book.txt, or --run FILE.toml")
     run_dir = Path(out) if out is not None else Path("runs") / _name(paths, run)
     base: dict[str, Any] = starting_point(Path(start)) if start is not None else {}
-    if resume and (run_dir / RUN_FILE).exists() and checkpoint.list_checkpoints(run_dir):
-        base = settings.read_toml(run_dir / RUN_FILE)
+    if resume:
+        base = settings_of(run_dir) or {}
     config = settings.load(run, preset=preset, overrides=asked, base=base)
     with display_for(run_dir, quiet=quiet) as display:
         outcome = _train(config, run_dir, resume=resume, display=display)
@@ -166,7 +176,9 @@ def evaluate(
             gradients=False,
         )
         lengths = run.tokenizer.byte_lengths if shard.lossless else None
-        return score(step, run.model, rows, lengths, progress=progress)
+        found = score(step, run.model, rows, lengths, progress=progress)
+        assert found is not None, "nothing asks this scoring to stop"
+        return found
 
 
 def ngrams(run: Run | Source, orders: Sequence[int] = (1, 2, 3, 5)) -> dict[int, float]:

@@ -179,7 +179,7 @@ def test_bits_per_byte_of_a_uniform_model_is_what_arithmetic_says(shards) -> Non
 
 @pytest.mark.parametrize("eos", [False, True])
 def test_a_tokenizer_without_eos_or_with_only_bos(tmp_path: Path, eos: bool) -> None:
-    content = CHAR._content.decode().replace('"<eos>"', '"<e>"')
+    content = CHAR.content.decode().replace('"<eos>"', '"<e>"')
     content = content if eos else content.replace('"<bos>"', '"<b>"')
     tokenizer = Tokenizer(content.encode())
     assert tokenizer.eos_id is None
@@ -209,7 +209,7 @@ def test_faults(shards, tmp_path: Path) -> None:
         Stream(shard, 4).rows(-1, 1)
     with pytest.raises(UsageError, match="none below 0"):
         SequentialRows(shard, 4).rows(0, -1)
-    tokenizer = Tokenizer(CHAR._content.replace(b'"<eos>"', b'"<e>"').replace(b'"<bos>"', b'"<b>"'))
+    tokenizer = Tokenizer(CHAR.content.replace(b'"<eos>"', b'"<e>"').replace(b'"<bos>"', b'"<b>"'))
     single = shard_of(tmp_path, [1], tokenizer)
     for pack in (True, False):
         with pytest.raises(DataError, match="no token to predict"):

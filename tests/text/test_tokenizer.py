@@ -187,7 +187,7 @@ def test_a_foreign_file_is_used_in_our_one_way() -> None:
 
 
 def test_bpe_dropout_is_off() -> None:
-    parts = json.loads(BPE._content)
+    parts = json.loads(BPE.content)
     parts["model"]["dropout"] = 0.5
     tokenizer = Tokenizer(json.dumps(parts).encode())
     assert all(tokenizer.encode(PROSE) == BPE.encode(PROSE) for _ in range(5))

@@ -79,6 +79,20 @@ def test_the_norm_is_that_of_the_mean_gradient_and_clipping_scales_to_it():
     assert gradient_norm(step, clip=0).clip == 1.0
 
 
+def test_the_moving_average_forgets_the_initial_weights_quickly_at_first():
+    """Its decay at step t is min(ema, (1+t)/(10+t)): 1/10 at the first, t = 0."""
+    c = config(**{"optim.ema": 0.999, "precision": "fp64"})
+    state = State.fresh(c)
+    start = state.model.params.data.clone()
+    step = make_step(state)
+    step.accumulate(rows())
+    update(state, step, step.kernels, 1e-2, gradient_norm(step, 1.0))
+    assert state.ema is not None
+    now = state.model.params.data
+    expected = start * (1 / 10) + now * (9 / 10)
+    assert torch.allclose(state.ema.data, expected, rtol=0, atol=4 * 2**-53 * float(now.abs().max()))
+
+
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_decay_reaches_matrices_only(name: str):
     c = config(**{"optim.name": name, "optim.weight_decay": 0.5})
@@ -173,7 +187,7 @@ def _storages(found: Any, seen: dict[int, int], visited: set[int]) -> None:
 
 
 def test_minutes_become_steps_by_the_clock_and_settled_settings_are_complete():
-    steps = steps_for(0.02, lambda: None, lambda: None)
+    steps = steps_for(0.02, lambda: None, lambda: None, 20)
     assert steps > 1000
     c = settle(config(), 1000)
     assert (c.train.steps, c.train.eval_every, c.schedule.warmup, c.checkpoint.every) == (1000, 50, 50, 100)

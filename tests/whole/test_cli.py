@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
-from cllm.cli import COMMANDS
+from cllm import config as settings
+from cllm.cli import COMMANDS, run
+from cllm.cli.generate import _write
+from cllm.generation.generate import Piece
 
 SENTENCES = "The quick brown fox jumps over the lazy dog. Pack my box with five dozen liquor jugs. " * 60
 
@@ -76,6 +81,25 @@ def test_info_of_a_run_a_preset_and_the_settings(run_dir: Path):
     assert "[optim]" in cllm("info", "--settings", cwd=run_dir.parent).stdout
 
 
+def test_the_settings_are_all_of_them_and_a_run_file(tmp_path: Path):
+    changed = ("--set", "train.steps=7", "--set", 'data.weights={"a.b"=1.0, c=2.0}')
+    for given in ((), changed):
+        done = cllm("info", "--settings", *given, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        section, seen = "", set()
+        for line in done.stdout.splitlines():
+            if line.startswith("["):
+                section = line.strip("[]") + "."
+                seen.add(section[:-1])
+            elif "=" in line:
+                seen.add(section + line.removeprefix("# ").partition(" = ")[0])
+        assert set(settings.known_keys()) <= seen
+        (tmp_path / "all.toml").write_text(done.stdout, encoding="utf-8")
+        assert settings.load(tmp_path / "all.toml") == settings.load(overrides=given[1::2])
+        found = json.loads(cllm("info", "--settings", *given, "--json", cwd=tmp_path).stdout)
+        assert found["train"]["steps"] == (7 if given else None)
+
+
 def test_runs_are_listed_with_how_they_ended(run_dir: Path, tmp_path: Path):
     (found,) = json.loads(cllm("runs", ".", "--json", cwd=run_dir.parent).stdout)["runs"]
     assert (found["step"], found["steps"], found["ended"], found["tokens"]) == (30, 30, "done", 30 * 4 * 64)
@@ -118,9 +142,18 @@ def test_plan_measures_and_warns(tmp_path: Path):
         (["train", "text.txt", "--set", "model.width=65536", "--set", "model.layers=99"], 2, "this machine has"),
         (["generate", "nowhere"], 2, "nowhere: does not exist"),
         (["generate", "run", "--top-p", "3"], 2, "top_p: expected a probability"),
+        (["generate", "run", "--prompt", "The", "--top-p", "3"], 2, "top_p: expected a probability"),
+        (["generate", "run", "--prompt", "The " * 500], 2, "leave no room in the context"),
         (["generate", "run", "--checkpoint", "step-00000999"], 2, "step-00000999"),
         (["eval", "run", "nothing.txt"], 2, "nothing.txt: no such file"),
+        (["eval", "run", "--batch", "0"], 2, "--batch: expected a whole number ≥ 1, got 0"),
+        (["eval", "run", "--batch", "-3"], 2, "--batch: expected a whole number ≥ 1, got -3"),
         (["info", "--set", "model.heads=3"], 2, "does not divide"),
+        (["bench", "train-step", "--peers", "eager fp23"], 2, "got 'eager fp23'; did you mean \"eager fp32\"?"),
+        (["bench", "train-step", "--save", "text.txt"], 2, "--save text.txt: expected a folder, but"),
+        (["bench", "numbers", "--save", "text.txt/sub"], 2, "text.txt is a file"),
+        (["bench", "certify", "--save", "text.txt"], 2, "text.txt is a file"),
+        (["bench", "machine", "--save", "text.txt"], 2, "text.txt is a file"),
     ],
 )
 def test_bad_input_says_what_to_do(run_dir: Path, arguments: list[str], code: int, said: str):
@@ -139,6 +172,54 @@ def test_standard_input_is_a_text(tmp_path: Path):
     done = cllm("train", "-", "--preset", "nano", "--out", "other", cwd=tmp_path, text=b"abc\xff")
     assert done.returncode == 2
     assert "byte 3" in done.stderr
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown"), [(Terminal, "a\ufffd[2J\n\tb\ufffdc\ufffd\n"), (io.StringIO, "a\x1b[2J\n\tb\x9bc\r\n")]
+)
+def test_control_characters_do_not_reach_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, kind: type[io.StringIO], shown: str
+):
+    out = kind()
+    monkeypatch.setattr(sys, "stdout", out)
+    pieces = [Piece("\n\tb\x9b", 5, 1.0), Piece("c\r", 6, 1.0)]
+    _write(types.SimpleNamespace(stream=lambda prompt: iter(pieces)), "a\x1b[2J", {})
+    assert out.getvalue() == shown
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_said_in_a_line(tmp_path: Path):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cllm", "calc", "1+1"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "cllm: No space left on device\n")
+
+
+def test_a_system_error_names_the_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    def refuse(*arguments: object, **options: object) -> None:
+        (tmp_path / "none").read_bytes()
+
+    monkeypatch.setattr("cllm.bench.measure.Table.save", refuse)
+    monkeypatch.setattr("cllm.bench.machine.limits", lambda: {"read_gb_s": 1.0})
+    assert run(["bench", "machine", "--save", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"cllm: {tmp_path / 'none'}: No such file or directory"
+
+
+def test_too_little_text_gets_advice_that_can_be_followed(tmp_path: Path):
+    (tmp_path / "tiny.txt").write_text("h", encoding="utf-8")
+    done = cllm("train", "tiny.txt", "--preset", "nano", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "too little text: 1 bytes" in done.stderr
+    assert "give more text" in done.stderr
+    assert "val_fraction" not in done.stderr
 
 
 def test_a_failed_start_leaves_nothing_in_the_way(tmp_path: Path):

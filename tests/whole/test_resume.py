@@ -90,6 +90,80 @@ def test_an_existing_run_is_never_overwritten(tmp_path: Path, text: Path):
     assert contents(out, STEPS) == before
 
 
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path, text: Path):
+    out = tmp_path / "run"
+    cllm.train(text, preset="nano", out=out, set=SETTINGS, quiet=True)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != "run.lock"}
+    assert cllm.train(out=out, resume=True, run=out / "run.toml", quiet=True).outcome.reason == "done"
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != "run.lock"}
+
+
+def test_an_edited_run_file_is_not_trusted_and_a_lost_one_is_written_again(tmp_path: Path, text: Path):
+    out = tmp_path / "run"
+    cllm.train(text, preset="nano", out=out, set=SETTINGS, quiet=True)
+    forget_after(out, 5)
+    file = out / "run.toml"
+    original = file.read_text()
+    file.write_text(original.replace(f"steps = {STEPS}", "steps = 60"))
+    with pytest.raises(cllm.errors.ConfigError, match=r"train\.steps: got 60, but the run .* started with 12"):
+        cllm.train(out=out, resume=True, quiet=True)
+    for lost in (file.unlink, lambda: file.write_text("")):
+        file.write_text(original)
+        lost()
+        cllm.train(out=out, resume=True, quiet=True)
+        assert file.read_text() == original
+    assert cllm.load(out).checkpoint.step == STEPS
+
+
+def test_minutes_and_the_steps_they_become_give_the_same_bytes(tmp_path: Path, text: Path):
+    timed = {key: value for key, value in SETTINGS.items() if key != "train.steps"} | {"train.max_minutes": 0.004}
+    first = cllm.train(text, preset="nano", out=tmp_path / "timed", set=timed, quiet=True)
+    steps = first.config.train.steps
+    cllm.train(text, preset="nano", out=tmp_path / "plain", quiet=True,
+               set=SETTINGS | {"train.steps": steps, "train.max_minutes": 0.004})  # fmt: skip
+    assert contents(tmp_path / "timed", steps) == contents(tmp_path / "plain", steps)
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path, text: Path):
+    out = tmp_path / "mine"
+    (out / ".tmp-stuff").mkdir(parents=True)
+    (out / "notes.txt").write_text("hello")
+    (out / "tokenizer.json").write_text("precious")
+    with pytest.raises(cllm.errors.RunError, match=r"holds tokenizer\.json; nothing was changed"):
+        cllm.train(text, preset="nano", out=out, set=SETTINGS, quiet=True)
+    assert sorted(path.name for path in out.iterdir()) == [".tmp-stuff", "notes.txt", "tokenizer.json"]
+    (out / "tokenizer.json").unlink()
+    cllm.train(text, preset="nano", out=out, set=SETTINGS | {"train.steps": 1}, quiet=True)
+    assert (out / ".tmp-stuff").is_dir()
+    assert (out / "notes.txt").read_text() == "hello"
+    with pytest.raises(cllm.errors.UsageError, match="empty name"):
+        cllm.train(text, preset="nano", out="", set=SETTINGS, quiet=True)
+
+
+def test_data_that_were_prepared_before_are_used_and_kept(tmp_path: Path, text: Path):
+    from cllm.data import prepare
+
+    out = tmp_path / "run"
+    prepare(text, out / "data", tokenizer="char", vocab_size=512, seed=1)
+    (tmp_path / "other.txt").write_text(TEXT[::-1])
+    with pytest.raises(cllm.errors.RunError):
+        cllm.train(tmp_path / "other.txt", preset="nano", out=out, set=SETTINGS, quiet=True)
+    assert (out / "data" / "prepared.json").exists()
+    cllm.train(text, preset="nano", out=out, set=SETTINGS | {"train.steps": 1}, quiet=True)
+
+
+def test_a_sample_that_cannot_be_made_does_not_stop_the_training(tmp_path: Path, text: Path):
+    whole = cllm.train(text, preset="nano", out=tmp_path / "a", set=SETTINGS, quiet=True)
+    nameless = whole.tokenizer.content.replace(b'"<eos>"', b'"<e>"').replace(b'"<bos>"', b'"<b>"')
+    (tmp_path / "foreign.json").write_bytes(nameless)
+    out = tmp_path / "b"
+    cllm.train(text, preset="nano", out=out, quiet=True,
+               set=SETTINGS | {"data.tokenizer": str(tmp_path / "foreign.json")})  # fmt: skip
+    events = read_events(out / "events.jsonl")
+    assert [event["kind"] for event in events if event["event"] == "alert"] == ["sample", "sample"]
+    assert events[-1]["reason"] == "done"
+
+
 def start(text: Path, out: Path, *more: str, steps: int = 4000) -> subprocess.Popen[str]:
     settings = SETTINGS | {"train.steps": steps, "checkpoint.every": 2, "checkpoint.keep": 2, "train.eval_every": 50}
     command = [sys.executable, "-m", "cllm", "train", str(text), "--out", str(out), "--preset", "nano", *more]
@@ -98,7 +172,24 @@ def start(text: Path, out: Path, *more: str, steps: int = 4000) -> subprocess.Po
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
 
 
-def wait_for_checkpoint(out: Path, process: subprocess.Popen[str], after: int = 0) -> None:
+def test_killed_before_the_first_step_it_is_resumed_by_the_documented_command(tmp_path: Path, text: Path):
+    out = tmp_path / "run"
+    process = start(text, out)
+    for _ in range(600):
+        if (out / "run.toml").exists():
+            break
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    command = [sys.executable, "-m", "cllm", "train", "--resume", "--out", str(out)]
+    again = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+    wait_for_checkpoint(out, again, after=1)
+    again.send_signal(signal.SIGINT)
+    _, said = again.communicate(timeout=60)
+    assert again.returncode == 130, said
+
+
+def wait_for_checkpoint(out: Path, process: subprocess.Popen[str], after: int = 1) -> None:
     for _ in range(600):
         if process.poll() is not None:
             raise AssertionError(process.communicate()[1])
@@ -130,7 +221,7 @@ def test_kill_minus_nine_leaves_a_run_that_goes_on_and_generates(tmp_path: Path,
     seen = 0
     for delay in (0.0, 0.013, 0.031):  # at different places of a step and a save
         process = start(text, out, *(["--resume"] if seen else []))
-        wait_for_checkpoint(out, process, seen)
+        wait_for_checkpoint(out, process, max(seen, 1))
         time.sleep(delay)
         process.kill()
         process.communicate()

@@ -19,7 +19,8 @@ def plan(
 ) -> int:
     """Before training: parameters, memory by part, measured speed, time to finish, the largest batch that fits.
 
-    The speed is that of three real steps on random tokens on this machine, now.
+    The speed is that of three real steps on random tokens on this machine, now; the time is that of the training steps
+    alone, without evaluations and checkpoints.
 
     Examples:
 

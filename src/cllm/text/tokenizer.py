@@ -41,7 +41,8 @@ class Tokenizer:
 
     def __init__(self, content: bytes, *, name: str = "tokenizer.json", notes: Sequence[str] = ()) -> None:
         """`content`: the bytes of a tokenizer.json; `name` is used in errors. Raises DataError."""
-        self._content = content
+        self.content = content
+        """The bytes of its tokenizer.json."""
         self.sha256 = hashlib.sha256(content).hexdigest()
         self.notes = tuple(notes)
         parts, self._core = _load(content, name)
@@ -80,10 +81,10 @@ class Tokenizer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the tokenizer.json (the exact bytes that `sha256` is the hash of)."""
-        Path(path).write_bytes(self._content)
+        Path(path).write_bytes(self.content)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"content": self._content, "notes": self.notes}
+        return {"content": self.content, "notes": self.notes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["content"], notes=state["notes"])  # type: ignore[misc]

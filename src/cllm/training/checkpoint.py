@@ -111,6 +111,7 @@ def environment() -> dict[str, str]:
         "processor": platform.machine(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": str(torch.get_num_threads()),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "deterministic": str(torch.are_deterministic_algorithms_enabled()).lower(),
     }
 
@@ -205,7 +206,7 @@ def _clean(storage: Storage, run_dir: Path) -> None:
         storage.mkdir(run_dir / FOLDER)
         storage.fsync_dir(run_dir.parent)  # the run's own folder may be as new; its entries wait for `latest`
     for name in names:
-        if name.startswith(_TEMPORARY):
+        if name in (_TEMPORARY + LATEST, _TEMPORARY + BEST):
             remove_tree(storage, run_dir / name)
     folder = run_dir / FOLDER
     inside = storage.listdir(folder)

@@ -148,28 +148,35 @@ def _is_event(event: object) -> bool:
 def current(events: Iterable[Event]) -> list[Event]:
     """The run as it stands: what a resume went back behind is dropped, and repeated steps keep the last.
 
-    A `resume` event at step n drops what was logged before it for steps beyond n (those steps are made
-    again); of two `step` or `eval` events of one step only the last stays.
+    A `start` event drops everything before it. A `resume` event at step n drops what was logged before it for steps
+    beyond n (those steps are made again); of two `step` or `eval` events of one step only the last stays.
     """
     kept: list[Event] = []
     for event in events:
-        if event["event"] == "resume":
+        if event["event"] == "start":
+            kept = []
+        elif event["event"] == "resume":
             kept = [old for old in kept if old["step"] <= event["step"]]
         kept.append(event)
-    last = {(e["event"], e["step"]): place for place, e in enumerate(kept)}
-    return [e for place, e in enumerate(kept) if e["event"] not in ONE_A_STEP or last[e["event"], e["step"]] == place]
+
+    def place_of(e: Event) -> tuple[str, int, bool]:
+        return e["event"], e["step"], bool(e.get("whole"))  # the last evaluation scores all rows: another figure
+
+    last = {place_of(e): place for place, e in enumerate(kept)}
+    return [e for place, e in enumerate(kept) if e["event"] not in ONE_A_STEP or last[place_of(e)] == place]
 
 
 def series(source: str | Path | Iterable[Event], key: str, event: str = "step") -> tuple[list[int], list[float]]:
     """The current values of one number: steps (rising) and values, of events of the kind `event`.
 
-    source: the file, or events already read. Events without the number are left out; "NaN" and the
+    source: the file, or events already read. The evaluation of the whole validation part at the end is left out: its
+    figure is not comparable with those of the usual rows. Events without the number are left out; "NaN" and the
     infinities come back as floats.
     """
     events = read_events(source) if isinstance(source, str | Path) else source
     pairs: dict[int, float] = {}
     for found in current(events):
-        if found["event"] == event and (value := number(found.get(key))) is not None:
+        if found["event"] == event and not found.get("whole") and (value := number(found.get(key))) is not None:
             pairs[found["step"]] = value
     return sorted(pairs), [pairs[step] for step in sorted(pairs)]
 

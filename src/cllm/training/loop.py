@@ -5,15 +5,11 @@ A run is resumable at every step: all state is in `State`, the data stream and t
 
 from __future__ import annotations
 
+import contextlib
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import torch
@@ -21,15 +17,16 @@ import torch
 from cllm.data.prepare import Prepared
 from cllm.data.stream import SequentialRows, Stream
 from cllm.engine.dropout import Key
-from cllm.errors import NonFiniteError
+from cllm.errors import CllmError, NonFiniteError, RunError
 from cllm.generation.generate import Request, generate
 from cllm.model.batch import Batch
 from cllm.model.step import Step
 from cllm.training import checkpoint, guard
 from cllm.training.curve import write_curve
 from cllm.training.events import EventLog
+from cllm.training.interrupt import Interrupt
 from cllm.training.optimiser import gradient_norm, update
-from cllm.training.plan import make_step, schedule_of, settle, steps_for
+from cllm.training.plan import EVALUATIONS, evaluation_rows, make_step, schedule_of, settle, steps_for
 from cllm.training.schedule import lr_at
 from cllm.training.state import State
 from cllm.training.validation import Score, score
@@ -42,6 +39,9 @@ class Reporter(Protocol):
 
     def message(self, text: str) -> None: ...
 
+    @property
+    def quiet(self) -> bool: ...
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -52,32 +52,6 @@ class Outcome:
     step: int
     steps: int
     score: Score | None
-
-
-class Interrupt:
-    """SIGINT and SIGTERM ask the loop to stop behind the current step; a second SIGINT stops at once."""
-
-    def __init__(self) -> None:
-        self.name: str | None = None
-
-    @contextmanager
-    def installed(self) -> Iterator[Interrupt]:
-        """Catch the signals inside the block (only the main thread can)."""
-        if threading.current_thread() is not threading.main_thread():
-            yield self
-            return
-        signals = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self._caught) for number in signals}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _caught(self, number: int, frame: FrameType | None) -> None:
-        if self.name is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.name = signal.Signals(number).name
 
 
 class Loop:
@@ -95,7 +69,10 @@ class Loop:
         self.stream = Stream(data.train, sequence, seed=c.seed, pack=c.data.pack)
         self.rows = SequentialRows(data.val, sequence, pack=c.data.pack) if data.val is not None else None
         self.byte_lengths = data.tokenizer.byte_lengths if data.val is not None and data.val.lossless else None
+        self._interrupt = Interrupt()
         self._marked = -1  # step of the newest checkpoint
+        self._evaluated = -1  # step of the newest evaluation
+        self._log_failed = False
 
     # ------------------------------------------------------------------------------------------ before step 0
 
@@ -111,36 +88,39 @@ class Loop:
         self.state.config = settle(c, steps)
 
     def _measure(self, minutes: float) -> int:
-        """Time real steps on a scratch state, so that the run itself starts untouched."""
-        c = self.state.config
-        scratch = State.fresh(c, self.state.model.device)
-        norm_clip = c.optim.clip
-        limit = c.train.eval_rows or 4 * c.train.batch
+        """Time real steps at a rate of 0, which leaves the parameters as they are; then forget them."""
+        state = self.state
 
         def one_step() -> None:
-            batches = self._batches(0)
-            self._gradients(batches, 0)
-            update(scratch, self.step, self.step.kernels, 0.0, gradient_norm(self.step, norm_clip))
+            self._gradients(self._batches(0), 0)
+            update(state, self.step, self.step.kernels, 0.0, gradient_norm(self.step, state.config.optim.clip))
 
         def one_evaluation() -> None:
             if self.rows is not None:
-                score(self.step, self.state.model, self.rows, None, limit=limit)
+                score(self.step, state.model, self.rows, None, limit=timed_rows)
 
-        return steps_for(minutes, one_step, one_evaluation)
+        timed_rows = evaluation_rows(state.config)
+        whole = 0.0 if self.rows is None else len(self.rows) / min(timed_rows, len(self.rows))
+        steps = steps_for(minutes, one_step, one_evaluation, EVALUATIONS + whole)
+        for flat in state.moments.values():
+            flat.data.zero_()
+        state.step = state.tokens = 0
+        return steps
 
     # ------------------------------------------------------------------------------------------------- the run
 
     def run(self, log: EventLog, notes: dict[str, Any]) -> Outcome:
         """Train to `train.steps`, or until interrupted. `notes` goes into the first event."""
-        state = self.state
+        state, self._events = self.state, log
         c = state.config
         steps = c.train.steps
         assert steps is not None
         schedule = schedule_of(c)
-        log.emit("start" if state.step == 0 else "resume", state.step, steps=steps, **notes)
-        final: Score | None = None
-        with Interrupt().installed() as interrupt:
-            while state.step < steps and interrupt.name is None and not self._stalled:
+        self._log("start" if state.step == 0 else "resume", steps=steps, **notes)
+        with Interrupt(announce=not self.report.quiet).installed() as self._interrupt:
+            if state.step == 0:
+                self._save()  # from here on there is always something to resume
+            while state.step < steps and self._interrupt.name is None and not self._stalled:
                 begin = time.perf_counter()
                 lr = lr_at(schedule, state.step)
                 batches = self._batches(state.position)
@@ -148,31 +128,33 @@ class Loop:
                 loss, targets = self.step.sums.mean, self.step.sums.valid
                 norm = gradient_norm(self.step, c.optim.clip)
                 if not (math.isfinite(loss) and norm.finite):
-                    self._refuse(log, batches, loss, norm.value)
+                    self._refuse(batches, loss, norm.value)
                 update(state, self.step, self.step.kernels, lr, norm)
                 state.position += sum(batch.tokens_BT1.shape[0] for batch in batches)
                 rate = targets / (time.perf_counter() - begin)
                 self.report.step(state.step, loss, lr, norm.value, rate)
                 if state.step % c.log.every == 0 or state.step == steps:
-                    log.emit(
+                    self._log(
                         "step",
-                        state.step,
                         loss=loss,
                         lr=lr,
                         grad_norm=norm.value,
                         tokens=state.tokens,
                         tokens_per_s=round(rate, 1),
                     )
-                self._on_the_way(log, steps)
-            better = False
-            if state.step >= steps or self._stalled:
-                better = self._improved(log)
-                final = self._evaluate(log, whole=True)
-            self._save(log, best=better)
-            early = "early stop" if self._stalled and state.step < steps else "done"
-            log.emit("stop", state.step, reason=interrupt.name or early)
+                self._on_the_way(steps)
+            return self._finish(steps)
+
+    def _finish(self, steps: int) -> Outcome:
+        """Save first; then, if the training is over, score the whole validation part (which may be interrupted)."""
+        over = self.state.step >= steps or self._stalled
+        better = over and self._evaluated != self.state.step and self._improved()
+        self._save(best=better)
+        final = self._evaluate(whole=True) if over and self._interrupt.name is None else None
+        reason = "done" if self.state.step >= steps else "early stop" if self._stalled else "interrupted"
+        self._log("stop", reason=self._interrupt.name if reason == "interrupted" else reason)
         write_curve(self.run_dir)
-        return Outcome("interrupted" if interrupt.name else early, state.step, steps, final)
+        return Outcome(reason, self.state.step, steps, final)
 
     def _batches(self, position: int) -> list[Batch]:
         """The micro-batches of the step that starts at row `position` of the stream."""
@@ -193,20 +175,24 @@ class Loop:
         m = self.state.config.model
         return Key(self.state.config.seed, step) if m.dropout or m.attention_dropout else None
 
-    def _on_the_way(self, log: EventLog, steps: int) -> None:
-        """Evaluate, sample and save where the cadence says so (the last step does it anyway)."""
+    def _on_the_way(self, steps: int) -> None:
+        """Evaluate, sample and save where the cadence says so (the end of the training does it anyway)."""
         step, c = self.state.step, self.state.config
         if step >= steps:
             return
-        better = bool(c.train.eval_every) and step % (c.train.eval_every or 1) == 0 and self._improved(log)
+        better = bool(c.train.eval_every) and step % (c.train.eval_every or 1) == 0 and self._improved()
         if c.train.sample_every and step % c.train.sample_every == 0:
-            self._sample(log)
+            self._sample()
         if better or (c.checkpoint.every and step % c.checkpoint.every == 0):
-            self._save(log, best=better)
+            try:
+                self._save(best=better)
+            except RunError as error:  # the next one may find room again; the last one must
+                self._alert("save", f"{error}\nThe training goes on; the next checkpoint will be tried.")
 
-    def _improved(self, log: EventLog) -> bool:
+    def _improved(self) -> bool:
         """Score the usual rows; whether this is the lowest validation loss so far."""
-        result = self._evaluate(log, whole=False)
+        self._evaluated = self.state.step
+        result = self._evaluate(whole=False)
         if result is None:
             return False
         if self.state.best is not None and result.loss >= self.state.best:
@@ -221,56 +207,90 @@ class Loop:
         patience = self.state.config.train.early_stop
         return patience is not None and self.state.waited >= patience
 
-    def _evaluate(self, log: EventLog, *, whole: bool) -> Score | None:
+    def _evaluate(self, *, whole: bool) -> Score | None:
         if self.rows is None:
             return None
-        c = self.state.config
-        limit = None if whole else c.train.eval_rows
-        result = score(self.step, self.state.evaluated, self.rows, self.byte_lengths, limit=limit)
-        log.emit("eval", self.state.step, whole=whole, **result.to_dict())
+        limit = None if whole else evaluation_rows(self.state.config)
+        if whole and len(self.rows) > 16 * evaluation_rows(self.state.config):
+            self.report.message(f"scoring all {len(self.rows):,} validation rows …")
+        result = score(
+            self.step,
+            self.state.evaluated,
+            self.rows,
+            self.byte_lengths,
+            limit=limit,
+            stop=lambda: whole and self._interrupt.name is not None,
+        )
+        if result is None:
+            return None
+        self._log("eval", whole=whole, **result.to_dict())
         bits = "" if result.bits_per_byte is None else f", {result.bits_per_byte:.3f} bits per byte"
         part = "whole validation part" if whole else "validation"
         self.report.message(f"step {self.state.step}: {part} loss {result.loss:.4f} nats a token{bits}")
         return result
 
-    def _sample(self, log: EventLog) -> None:
+    def _sample(self) -> None:
+        """Let the model write a little. Whatever stands in the way of that must not stop the training."""
         request = Request.of(max_tokens=self.state.config.train.sample_tokens, seed=self.state.config.seed)
-        text = "".join(piece.text for piece in generate(self.state.evaluated, self.data.tokenizer, "", request))
-        log.emit("sample", self.state.step, text=text)
+        try:
+            text = "".join(piece.text for piece in generate(self.state.evaluated, self.data.tokenizer, "", request))
+        except CllmError as error:
+            self._alert("sample", f"no sample: {error}")
+            return
+        self._log("sample", text=text)
         self.report.message(f"step {self.state.step}: sample\n{_indented(text)}")
 
-    def _save(self, log: EventLog, *, best: bool = False) -> None:
+    def _save(self, *, best: bool = False) -> None:
         if self._marked == self.state.step:
             return
         weights, rest = self.state.tensors()
-        log.sync()
-        path = checkpoint.save(
-            self.run_dir,
-            self.state.step,
-            weights,
-            rest,
-            self.state.meta() | {"tokenizer": self.data.tokenizer.sha256},
-            keep=self.state.config.checkpoint.keep,
-            best=best,
-        )
-        self._marked = self.state.step
-        log.emit("checkpoint", self.state.step, name=path.name, best=best)
+        with contextlib.suppress(RunError):
+            self._events.sync()
+        with self._interrupt.shield():
+            path = checkpoint.save(
+                self.run_dir,
+                self.state.step,
+                weights,
+                rest,
+                self.state.meta() | {"tokenizer": self.data.tokenizer.sha256, "data": self.data.record.train_sha256},
+                keep=self.state.config.checkpoint.keep,
+                best=best,
+            )
+            self._marked = self.state.step
+            self._log("checkpoint", name=path.name, best=best)
 
-    def _refuse(self, log: EventLog, batches: list[Batch], loss: float, norm: float) -> None:
+    def _log(self, event: str, **fields: Any) -> None:
+        """Write an event. A disk that refuses it must not stop the training: it is said once."""
+        try:
+            self._events.emit(event, self.state.step, **fields)
+        except RunError as error:
+            if not self._log_failed:
+                self.report.message(f"{error}\nThe training goes on; its log has a gap.")
+            self._log_failed = True
+
+    def _alert(self, kind: str, text: str) -> None:
+        self._log("alert", kind=kind, what=text)
+        self.report.message(f"step {self.state.step}: {text}")
+
+    def _refuse(self, batches: list[Batch], loss: float, norm: float) -> None:
         """Nothing was updated yet: keep this state, write the batch, name the birthplace."""
         step = self.state.step
         path = self.run_dir / f"nonfinite-step-{step:08d}.safetensors"
-        digest = guard.write_batch(path, batches)
+        try:
+            digest = guard.write_batch(path, batches)
+        except OSError as error:
+            digest = f"not written: {error.strerror}"
         place = guard.birthplace(self.step, batches, self._key(step))
         what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
         where = f"first seen in {place}" if place else "every op is finite: the sum overflowed"
-        self._save(log)
-        log.emit("alert", step, kind="non-finite", what=what, where=str(place), batch=path.name, batch_sha256=digest)
-        log.emit("stop", step, reason="non-finite")
+        self._save()
+        self._log("alert", kind="non-finite", what=what, where=str(place), batch=path.name, batch_sha256=digest)
+        self._log("stop", reason="non-finite")
         write_curve(self.run_dir)
         raise NonFiniteError(
             f"step {step + 1}: {what}, {where}. The update was not made; the state before it is saved in "
-            f"{self.run_dir}, its batch in {path.name}. A lower optim.lr or a longer schedule.warmup is the usual cure."
+            f"{self.run_dir}, its batch in {path.name}. The usual cure is a lower optim.lr or a longer "
+            "schedule.warmup, in a new run: this one would meet the same step again."
         )
 
 

@@ -62,6 +62,7 @@ def update(state: State, step: Step, kernels: Kernels, lr: float, norm: Norm) ->
         else:
             kernels.sgd(w, g, m, lr=lr, momentum=c.momentum, nesterov=c.nesterov, decay=decay, scale=scale)
     if state.ema is not None:
-        state.ema.data.lerp_(params.data, 1.0 - c.ema)
+        # a short memory at first: otherwise the average would long be that of the initial weights
+        state.ema.data.lerp_(params.data, 1.0 - min(c.ema, (1 + state.step) / (10 + state.step)))
     state.step += 1
     state.tokens += step.sums.valid

@@ -21,6 +21,7 @@ from cllm.training.schedule import Schedule
 from cllm.training.state import DTYPES, State
 
 DEFAULT_MINUTES = 5.0
+EVALUATIONS = 20  # of a run, by default
 RESERVE = 0.04  # of the time, for checkpoints, samples and a machine that slows down
 TIMED_STEPS, TIMED_SECONDS = 12, 6.0
 
@@ -123,8 +124,11 @@ def make_step(state: State) -> Step:
     )
 
 
-def steps_for(minutes: float, one_step: Callable[[], None], one_evaluation: Callable[[], None]) -> int:
-    """How many steps fit into `minutes`: steps and one evaluation are timed, some time is kept in reserve.
+def steps_for(
+    minutes: float, one_step: Callable[[], None], one_evaluation: Callable[[], None], evaluations: float
+) -> int:
+    """How many steps fit into `minutes`: steps and one evaluation are timed, so many evaluations and some reserve are
+    taken off.
 
     The first step is not counted (first calls are slow); the median of the others is.
     """
@@ -137,12 +141,14 @@ def steps_for(minutes: float, one_step: Callable[[], None], one_evaluation: Call
         times.append(time.perf_counter() - start)
     start = time.perf_counter()
     one_evaluation()
-    evaluation = (time.perf_counter() - start) * EVALUATIONS
+    evaluation = (time.perf_counter() - start) * evaluations
     seconds = minutes * 60 * (1 - RESERVE) - evaluation - (time.perf_counter() - begin)
     return max(1, int(seconds / sorted(times)[len(times) // 2]))
 
 
-EVALUATIONS = 20  # of a run, by default
+def evaluation_rows(config: Config) -> int:
+    """Validation rows scored on the way: `train.eval_rows`, or four micro-batches."""
+    return config.train.eval_rows or 4 * config.train.batch
 
 
 def settle(config: Config, steps: int) -> Config:
@@ -158,7 +164,7 @@ def settle(config: Config, steps: int) -> Config:
             "train.steps": steps,
             "train.eval_every": some(t.eval_every, every),
             "train.sample_every": some(t.sample_every, max(10, steps // 5)),
-            "train.eval_rows": some(t.eval_rows, 4 * t.batch),
+            "train.eval_rows": evaluation_rows(config),
             "schedule.warmup": some(config.schedule.warmup, min(500, steps // 20)),
             "checkpoint.every": some(config.checkpoint.every, max(10, steps // 10)),
         },

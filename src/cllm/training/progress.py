@@ -89,6 +89,8 @@ def duration(seconds: float) -> str:
 class Silent:
     """Shows nothing; also the base of the others."""
 
+    quiet = True
+
     def __init__(self, run_dir: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self.run_dir, self._clock = run_dir, clock
         self.figures: Figures | None = None
@@ -135,6 +137,8 @@ class Silent:
 class Plain(Silent):
     """Lines, one every `every_s` seconds, and messages as they come. A reader that went away silences it."""
 
+    quiet = False
+
     def __init__(
         self,
         run_dir: Path,
@@ -173,6 +177,8 @@ class Plain(Silent):
 
 class Live(Silent):
     """A bar that moves, figures beside it as the width allows, messages above it."""
+
+    quiet = False
 
     def __init__(
         self, run_dir: Path, console: Console | None = None, clock: Callable[[], float] = time.monotonic

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,16 +16,19 @@ from cllm.errors import ConfigError, LimitError, RunError
 from cllm.text import Tokenizer
 from cllm.training import checkpoint
 from cllm.training.checkpoint import Checkpoint
+from cllm.training.curve import PICTURE
 from cllm.training.events import EventLog
+from cllm.training.lock import FILE as LOCK_FILE
 from cllm.training.lock import RunLock
 from cllm.training.loop import Loop, Outcome, Reporter
 from cllm.training.plan import DEFAULT_MINUTES, device_of, memory_of, size
 from cllm.training.state import State
+from cllm.training.storage import PosixStorage, write_file
 
 RUN_FILE, TOKENIZER_FILE, EVENTS_FILE, DATA_FOLDER = "run.toml", "tokenizer.json", "events.jsonl", "data"
 
 # what may differ on resume: it moves no number of the training itself
-FREE_ON_RESUME = ("checkpoint.", "log.", "device", "train.max_minutes", "train.sample_", "data.path")
+FREE_ON_RESUME = ("checkpoint.", "log.", "device", "train.sample_", "data.path")
 
 
 class Display(Reporter, Protocol):
@@ -43,57 +45,122 @@ def train(config: Config, run_dir: Path, *, resume: bool, display: Display) -> O
     resume: continue the newest good checkpoint; with nothing to resume, start afresh and say so. Without it a
     directory that already holds a run is refused. Raises RunError, ConfigError, DataError, NonFiniteError.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{run_dir}: cannot be a run directory: {error.strerror}; choose another --out") from None
+    _refuse_foreign(run_dir)
     with RunLock(run_dir):
         found = _existing(run_dir, resume, display)
-        if found is not None:
-            config = _resumed(config, run_dir)
-        device = device_of(config)
-        if found is None:
-            _clear_unstarted(run_dir)
-        data = _data(config, run_dir, found is not None, display)
-        if found is None:
-            config = settings.replace(config, {"model.vocab": data.tokenizer.vocab_size})
-            if config.train.steps is None and config.train.max_minutes is None:
-                config = settings.replace(config, {"train.max_minutes": DEFAULT_MINUTES})
-            _fits(config, device)
-            data.tokenizer.save(run_dir / TOKENIZER_FILE)
-            state = State.fresh(config, device)
-            if config.start is not None:
-                _start_from(state, Path(config.start), data.tokenizer, display)
-        else:
-            _same_tokenizer(found, data.tokenizer, run_dir)
-            state = State.restore(config, found.weights, found.state, found.meta, device)
-        loop = Loop(run_dir, state, data, display)
-        if found is None:
-            loop.fix_steps()
-            write_run_file(run_dir, state.config)
+        loop = _start(config, run_dir, display) if found is None else _continue(config, run_dir, found, display)
+        state = loop.state
+        if found is not None and state.step >= (state.config.train.steps or 0):
+            display.message(f"all {state.step:,} steps were made before; nothing to do")
+            return Outcome("done", state.step, state.step, None)
         display.begin(state.config, state.step, loop.stream.rows_per_epoch)
         with EventLog(run_dir / EVENTS_FILE) as log:
-            return loop.run(log, _notes(state, data, found, loop))
+            return loop.run(log, _notes(loop, found))
+
+
+def _start(config: Config, run_dir: Path, display: Display) -> Loop:
+    """A new run at step 0. If it cannot begin, the data prepared for it go again: another text may come."""
+    device = device_of(config)
+    data = _prepare(config, run_dir, display)
+    try:
+        config = settings.replace(config, {"model.vocab": data.tokenizer.vocab_size})
+        if config.train.steps is None and config.train.max_minutes is None:
+            config = settings.replace(config, {"train.max_minutes": DEFAULT_MINUTES})
+        _fits(config, device)
+        state = State.fresh(config, device)
+        if config.start is not None:
+            _start_from(state, Path(config.start), data.tokenizer, display)
+        loop = Loop(run_dir, state, data, display)
+        loop.fix_steps()
+        _write_durably(run_dir / TOKENIZER_FILE, data.tokenizer.content)
+        write_run_file(run_dir, state.config)
+    except BaseException:
+        if not data.reused:
+            shutil.rmtree(run_dir / DATA_FOLDER, ignore_errors=True)
+        raise
+    return loop
+
+
+def _continue(config: Config, run_dir: Path, found: Checkpoint, display: Display) -> Loop:
+    """The run where its newest good checkpoint left it."""
+    config = _resumed(config, found, run_dir)
+    data = open_prepared(run_dir / DATA_FOLDER)
+    if found.meta.get("tokenizer") != data.tokenizer.sha256 or found.meta.get("data") != data.record.train_sha256:
+        raise RunError(
+            f"{run_dir / DATA_FOLDER}: these are not the data that {found.name} was trained on; restore the original "
+            "folder, or start a new run from these weights with --from"
+        )
+    if not (run_dir / TOKENIZER_FILE).exists():
+        _write_durably(run_dir / TOKENIZER_FILE, data.tokenizer.content)
+        display.message(f"{TOKENIZER_FILE} was missing; it is written again")
+    if not _readable(run_dir / RUN_FILE):
+        write_run_file(run_dir, config)
+        display.message(f"{RUN_FILE} was missing or damaged; it is written again")
+    state = State.restore(config, found.weights, found.state, found.meta, device_of(config))
+    return Loop(run_dir, state, data, display)
 
 
 def write_run_file(run_dir: Path, config: Config) -> None:
-    """`run.toml`, whole or not at all: everything resolved, enough to repeat the run."""
-    text = "# Everything resolved; `cllm train --run run.toml --out NEW` repeats this run.\n" + settings.to_toml(config)
-    temporary = run_dir / f".{RUN_FILE}.tmp"
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, run_dir / RUN_FILE)
+    """`run.toml`, durable, whole or not at all: everything resolved, enough to repeat the run."""
+    head = "# Everything resolved; `cllm train --run run.toml --out NEW` repeats this run.\n"
+    _write_durably(run_dir / RUN_FILE, (head + settings.to_toml(config)).encode())
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    storage, temporary = PosixStorage(), path.with_name(f".{path.name}.tmp")
+    try:
+        write_file(storage, temporary, [content])
+        storage.replace(temporary, path)
+        storage.fsync_dir(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(f"{path}: cannot be written: {error.strerror}; free space or choose another --out") from None
+
+
+def settings_of(run_dir: Path) -> dict[str, Any] | None:
+    """What an existing run says about itself: its run.toml, else its newest good checkpoint; None without either."""
+    if _readable(run_dir / RUN_FILE):
+        return settings.read_toml(run_dir / RUN_FILE)
+    if checkpoint.list_checkpoints(run_dir):
+        found: dict[str, Any] = checkpoint.load(run_dir, with_state=False).meta["config"]
+        return found
+    return None
 
 
 def read_run_file(run_dir: Path) -> Config:
     """The configuration of an existing run. Raises RunError when there is none."""
-    path = run_dir / RUN_FILE
-    if not path.exists():
-        what = "is not a run directory: it has no run.toml" if run_dir.is_dir() else "does not exist"
+    said = settings_of(run_dir)
+    if said is None:
+        what = "does not exist" if not run_dir.exists() else "is not a run directory: it has no run.toml"
         raise RunError(f"{run_dir}: {what}. Train one with: cllm train YOUR_TEXT.txt --out {run_dir}")
-    return settings.load(path)
+    return settings.load(base=said)
 
 
-def _clear_unstarted(run_dir: Path) -> None:
-    """Remove data prepared by a start that came to nothing (it left no run.toml), perhaps of another text."""
-    if not (run_dir / RUN_FILE).exists() and is_prepared(run_dir / DATA_FOLDER):
-        shutil.rmtree(run_dir / DATA_FOLDER)
+def _readable(run_file: Path) -> bool:
+    """Whether a run file is there with something in it (a torn one is empty, or no TOML)."""
+    try:
+        return bool(settings.read_toml(run_file))
+    except ConfigError:
+        return False
+
+
+def _refuse_foreign(run_dir: Path) -> None:
+    """A folder of somebody else's that holds a name we would write is left alone."""
+    if (run_dir / LOCK_FILE).exists():
+        return
+    ours = (RUN_FILE, TOKENIZER_FILE, EVENTS_FILE, PICTURE, checkpoint.FOLDER, checkpoint.LATEST, checkpoint.BEST)
+    held = [name for name in ours if (run_dir / name).exists()]
+    if (run_dir / DATA_FOLDER).exists() and not is_prepared(run_dir / DATA_FOLDER):
+        held.append(DATA_FOLDER)
+    if held:
+        raise RunError(
+            f"{run_dir}: it is no run that cllm train made, and it holds {', '.join(held)}; nothing was changed. "
+            "Choose another --out"
+        )
 
 
 def _start_from(state: State, start: Path, tokenizer: Tokenizer, display: Display) -> None:
@@ -137,15 +204,15 @@ def _fits(config: Config, device: torch.device) -> None:
 
 
 def _existing(run_dir: Path, resume: bool, display: Display) -> Checkpoint | None:
-    has_run = bool(checkpoint.list_checkpoints(run_dir))
+    has_checkpoint = bool(checkpoint.list_checkpoints(run_dir)) or any((run_dir / checkpoint.FOLDER).glob("step-*"))
     if not resume:
-        if has_run:
+        if has_checkpoint or (run_dir / RUN_FILE).exists():
             raise RunError(
                 f"{run_dir}: a run is already there. Continue it with --resume, or give another --out; "
                 "nothing was changed"
             )
         return None
-    if not has_run:
+    if not has_checkpoint:
         display.message(f"{run_dir}: nothing to resume; starting afresh")
         return None
     found = checkpoint.load(run_dir)
@@ -157,9 +224,9 @@ def _existing(run_dir: Path, resume: bool, display: Display) -> Checkpoint | Non
     return found
 
 
-def _resumed(asked: Config, run_dir: Path) -> Config:
-    """The run's own configuration, with what may change on resume taken from `asked`."""
-    saved = read_run_file(run_dir)
+def _resumed(asked: Config, found: Checkpoint, run_dir: Path) -> Config:
+    """The configuration that the checkpoint was saved with; what may change on resume is taken from `asked`."""
+    saved = settings.load(base=found.meta["config"])
     theirs, ours = _flat(settings.to_dict(saved)), _flat(settings.to_dict(asked))
     changed = {key: ours.get(key) for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
     for key, value in changed.items():
@@ -179,16 +246,13 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _data(config: Config, run_dir: Path, resuming: bool, display: Display) -> Prepared:
-    """The run's shards, prepared when missing."""
-    folder = run_dir / DATA_FOLDER
-    if resuming:
-        return open_prepared(folder)
+def _prepare(config: Config, run_dir: Path, display: Display) -> Prepared:
+    """The run's shards; those that are already there are used if text and settings are the same."""
     if not config.data.path:
         raise ConfigError("data.path: no text given. Say what to train on: cllm train book.txt, or a folder, or -")
     data = prepare(
         config.data.path,
-        folder,
+        run_dir / DATA_FOLDER,
         tokenizer=config.data.tokenizer,
         vocab_size=config.data.vocab_size or config.model.vocab,
         val_fraction=config.data.val_fraction,
@@ -204,16 +268,8 @@ def _data(config: Config, run_dir: Path, resuming: bool, display: Display) -> Pr
     return data
 
 
-def _same_tokenizer(found: Checkpoint, tokenizer: Tokenizer, run_dir: Path) -> None:
-    if found.meta.get("tokenizer") != tokenizer.sha256:
-        raise RunError(
-            f"{run_dir}: tokenizer.json does not belong to {found.name}: its hash is {tokenizer.sha256[:16]}…, "
-            f"the checkpoint was trained with {str(found.meta.get('tokenizer'))[:16]}…; restore the original file"
-        )
-
-
-def _notes(state: State, data: Prepared, found: Checkpoint | None, loop: Loop) -> dict[str, Any]:
-    measured = size(state.config)
+def _notes(loop: Loop, found: Checkpoint | None) -> dict[str, Any]:
+    measured, data = size(loop.state.config), loop.data
     return {
         "parameters": measured.parameters,
         "bytes": measured.bytes_by_part,

@@ -48,7 +48,9 @@ def summary(run_dir: Path) -> Summary:
         return Summary(str(run_dir), "?", 0, None, 0, None, None, None, f"unreadable: {error}", ())
     steps = [event for event in events if event["event"] == "step"]
     scores = [event for event in events if event["event"] == "eval"]
-    losses = tuple(loss for event in scores if (loss := number(event.get("loss"))) is not None)
+    losses = tuple(
+        loss for event in scores if not event.get("whole") and (loss := number(event.get("loss"))) is not None
+    )
     last = steps[-1] if steps else {}
     stopped = events[-1].get("reason") if events and events[-1]["event"] == "stop" else None
     return Summary(

@@ -73,16 +73,20 @@ def score(
     *,
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Score:
+    stop: Callable[[], bool] = lambda: False,
+) -> Score | None:
     """Score all rows, or `limit` of them spread evenly over the whole (the same ones every time).
 
     step: its buffers and kernels are used; model: the weights, which may be a moving average.
     byte_lengths_V: bytes each token stands for, or None.  progress: called with (rows done, rows in all).
+    stop: asked before every batch; when it says so, the result is None.
     """
     wanted = len(rows) if limit is None else min(limit, len(rows))
     places = [i * len(rows) // wanted for i in range(wanted)]
     nats, targets, size, correct, in_top = 0.0, 0, 0, 0, 0
     for at in range(0, wanted, step.batch):
+        if stop():
+            return None
         part = _rows(rows, places[at : at + step.batch])
         result = step.evaluate(Batch(torch.from_numpy(part.tokens_BT1), torch.from_numpy(part.documents_BT1)), model)
         valid = result.targets_BT >= 0
