@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,16 @@ def test_resident_memory_follows_an_allocation() -> None:
     assert after is not None and peak is not None
     assert 48 << 20 < after - before < 96 << 20 and peak >= after - (1 << 20)
     del held
+
+
+@pytest.mark.skipif(not machine._lines("/proc/self/status"), reason="needs /proc")
+def test_the_peak_of_a_child_is_its_own_and_not_its_parents() -> None:
+    held = b"\1" * (1 << 30)
+    code = "from cllm.bench import machine; print(machine.rss_bytes(), machine.peak_rss_bytes())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    now, peak = map(int, done.stdout.split())
+    assert (machine.peak_rss_bytes() or 0) >= len(held)
+    assert now - (1 << 20) <= peak < 3 * len(held) // 4
 
 
 def test_the_peak_is_the_best_shape_by_counted_work(monkeypatch: pytest.MonkeyPatch) -> None:

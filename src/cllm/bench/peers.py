@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cllm.errors import UsageError
+from cllm.errors import UsageError, closest
 
 IGNORED = -100
 VARIANTS = ("eager fp32", "eager bf16", "compile fp32", "compile bf16")
@@ -161,6 +161,12 @@ def adamw(
     return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=1e-8, fused=True)
 
 
+def known_variant(name: str) -> None:
+    """Raises UsageError, with the closest name, unless `name` is one of `VARIANTS`."""
+    if name not in VARIANTS:
+        raise UsageError(f"peer: expected one of {', '.join(VARIANTS)}, got {name!r}{closest(name, VARIANTS)}")
+
+
 def peer_step(
     model: PlainGPT, tokens_BT1: Tensor, variant: str, *, lr: float = 1e-3, clip: float = 1.0
 ) -> Callable[[], float]:
@@ -170,8 +176,7 @@ def peer_step(
     float32 weights; compile is torch.compile of forward and loss (compiled at the first call: warm up).
     Each step: forward, backward, clip_grad_norm_, fused AdamW, gradients set to None.
     """
-    if variant not in VARIANTS:
-        raise UsageError(f"peer: expected one of {', '.join(VARIANTS)}, got {variant!r}")
+    known_variant(variant)
     compiled, low = variant.startswith("compile"), variant.endswith("bf16")
     inputs, targets = tokens_BT1[:, :-1].contiguous(), tokens_BT1[:, 1:].contiguous()
     device = inputs.device.type

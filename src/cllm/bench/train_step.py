@@ -9,16 +9,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch._dynamo.exc import TorchDynamoException
 
 from cllm import config as settings
 from cllm.bench.machine import limits, peak_rss_bytes, rss_bytes
 from cllm.bench.measure import Table, interleave, ratio
-from cllm.bench.peers import VARIANTS, peer_steps
+from cllm.bench.peers import VARIANTS, known_variant, peer_steps
 from cllm.model.batch import Batch
 from cllm.model.layout import flops_per_token
+from cllm.model.model import Model
 from cllm.training.optimiser import gradient_norm, update
 from cllm.training.plan import make_step
-from cllm.training.state import State
+from cllm.training.state import DTYPES, State
 
 OURS = "cllm fp32"
 LR, CLIP = 1e-4, 1.0
@@ -47,24 +49,36 @@ def our_step(config: settings.Config) -> tuple[State, Callable[[], float]]:
 
 
 def candidates(config: settings.Config, names: Sequence[str]) -> dict[str, Callable[[], float]]:
-    """Our step and the peers asked for, all from the same weights on the same rows."""
-    state, ours = our_step(config)
+    """Our step and the peers asked for, all from the same weights on the same rows; nothing else stays in memory."""
+    ours = {OURS: our_step(config)[1]} if OURS in names else {}
+    return ours | _peers(config, tuple(name for name in names if name != OURS))
+
+
+def _peers(config: settings.Config, names: tuple[str, ...]) -> dict[str, Callable[[], float]]:
+    if not names:
+        return {}
     m = config.model
     sizes: dict[str, Any] = {key: getattr(m, key) for key in ("layers", "width", "heads", "ff", "context", "vocab")}
     sizes |= {"tied": m.tied, "activation": m.activation}
-    weights = {name: view.clone() for name, view in state.model.params.items()}
-    peers = tuple(name for name in names if name in VARIANTS)
-    found = peer_steps(sizes, tokens(config), peers, weights=weights, lr=LR, clip=CLIP)
-    return ({OURS: ours} if OURS in names else {}) | found
+    weights = dict(Model(m, DTYPES[config.precision]).initialise(config.seed).params.items())
+    return peer_steps(sizes, tokens(config), names, weights=weights, lr=LR, clip=CLIP)
 
 
 def run(
     preset: str, *, batch: int, sequence: int, rounds: int, peers: Sequence[str] = VARIANTS, rss: bool = True
 ) -> Table:
-    """Time the candidates in turn; the peak memory of each is taken in a process of its own."""
+    """Time the candidates in turn; the peak memory of each is taken in a process of its own.
+
+    Compiled peers are left out, with a note, where torch.compile has no working C++ compiler. Raises UsageError for
+    an unknown peer, before anything is measured.
+    """
+    for name in peers:
+        known_variant(name)
     config = settings.load(preset=preset, overrides={"train.batch": batch, "train.sequence": sequence})
-    names = [OURS, *peers]
-    timings = interleave(candidates(config, names), rounds=rounds, warmup=2)
+    steps = candidates(config, [OURS, *dict.fromkeys(peers)])
+    notes = _leave_out_uncompilable(steps)
+    names = list(steps)
+    timings = interleave(steps, rounds=rounds, warmup=2)
     measured = limits()
     work = flops_per_token(config.model, sequence) * batch * sequence / 1e9
     table = Table(
@@ -85,8 +99,20 @@ def run(
         )
         if name == OURS and memory:
             table.facts["RSS growth of our step, step 20 to 200 (MB)"] = memory["growth_mb"]
-    table.notes.append("times_ours: how many times as long as our step, paired by round.")
+    table.notes += ["times_ours: how many times as long as our step, paired by round.", *notes]
     return table
+
+
+def _leave_out_uncompilable(steps: dict[str, Callable[[], float]]) -> list[str]:
+    """Makes the first step of each compiled peer, which compiles it; drops those that fail and says why."""
+    notes = []
+    for name in [name for name in steps if name.startswith("compile")]:
+        try:
+            steps[name]()
+        except TorchDynamoException as error:
+            del steps[name]
+            notes.append(f"{name} is left out: torch.compile failed: {str(error).strip().splitlines()[0]}")
+    return notes
 
 
 def alone(config: settings.Config, name: str) -> dict[str, float]:
