@@ -73,6 +73,7 @@ def run(argv: list[str] | None = None) -> int:
     app = build(listing=not argv or argv[0].startswith("-"))
     try:
         result: Any = app(argv, exit_on_error=False, print_error=True, result_action="return_value")
+        sys.stdout.flush()  # what cannot be written is said here, not at the interpreter's end
     except CycloptsError:  # printed already, with the closest name
         print("Try 'cllm --help', or 'cllm COMMAND --help'.", file=sys.stderr)
         return 2
@@ -83,6 +84,19 @@ def run(argv: list[str] | None = None) -> int:
         print("cllm: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `cllm … | head`: the reader has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _drop_output()
         return 0
+    except OSError as error:  # the last resort: a full disk, a folder that may not be written
+        what = error.strerror or str(error) or type(error).__name__
+        print(f"cllm: {f'{error.filename}: ' if error.filename is not None else ''}{what}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_output()
+        return 1
     return result if isinstance(result, int) else 0
+
+
+def _drop_output() -> None:
+    """What is still buffered for a standard output that takes no more goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,6 +64,7 @@ def train_step(
     json: bool
         Print one JSON object.
     """
+    _check_folder(save)
     from cllm.bench.train_step import run
 
     found = run(preset, batch=batch, sequence=sequence, rounds=rounds, peers=peers, rss=not skip_memory)
@@ -88,6 +90,7 @@ def numbers(*, rounds: int = 5, save: Path | None = None, json: bool = False) ->
     json: bool
         Print one JSON object.
     """
+    _check_folder(save)
     from cllm.bench import lattice
     from cllm.bench import numbers as exact
 
@@ -113,6 +116,7 @@ def certify(*, quick: bool = False, save: Path | None = None, json: bool = False
     json: bool
         Print one JSON object.
     """
+    _check_folder(save)
     from cllm.bench.certify import run
 
     return _show([run(large=not quick)], save, json)
@@ -135,6 +139,7 @@ def machine(*, save: Path | None = None, json: bool = False) -> int:
     json: bool
         Print one JSON object.
     """
+    _check_folder(save)
     from cllm.bench.machine import limits
     from cllm.bench.measure import Table
 
@@ -142,6 +147,19 @@ def machine(*, save: Path | None = None, json: bool = False) -> int:
     for name, value in limits().items():
         table.add(name, value=value)
     return _show([table], save, json)
+
+
+def _check_folder(save: Path | None) -> None:
+    """Before minutes of measuring: that the results can be written there."""
+    if save is None:
+        return
+    from cllm.errors import UsageError
+
+    there = next(path for path in (save, *save.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UsageError(f"--save {save}: expected a folder, but {there} is a file")
+    if not os.access(there, os.W_OK):
+        raise UsageError(f"--save {save}: {there} cannot be written to")
 
 
 def _show(tables: list[Table], save: Path | None, json: bool) -> int:

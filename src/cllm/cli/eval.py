@@ -46,6 +46,8 @@ def evaluate(
     from cllm.errors import UsageError
     from cllm.training.progress import bar_for
 
+    if batch < 1:
+        raise UsageError(f"--batch: expected a whole number ≥ 1, got {batch}")
     if ngrams and data:
         raise UsageError("--ngrams: they are fitted and scored on the run's own parts; leave DATA out")
     with bar_for("rows scored") as bar:

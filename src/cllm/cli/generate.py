@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any, Literal
 
 from cllm.cli.arguments import Text
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
 
 
 def generate(
@@ -109,10 +112,20 @@ def generate(
 
 
 def _write(model: Any, prompt: str, options: dict[str, Any]) -> None:
-    print(prompt, end="", flush=True)
-    for piece in model.stream(prompt, **options):
-        print(piece.text, end="", flush=True)
+    """The prompt and its continuation on stdout, nothing of it when the options or the run turn out to be wrong."""
+    pieces = model.stream(prompt, **options)
+    first = next(pieces, None)  # options and weights are checked on the way to it
+    _say(prompt)
+    if first is not None:
+        _say(first.text)
+    for piece in pieces:
+        _say(piece.text)
     print()
+
+
+def _say(text: str) -> None:
+    """As it is into a file or a pipe; without control characters onto a terminal, which would obey them."""
+    print(_CONTROL.sub("\ufffd", text) if sys.stdout.isatty() else text, end="", flush=True)
 
 
 def _interactive(model: Any, options: dict[str, Any], seed: int | None) -> int:

@@ -49,7 +49,12 @@ def info(
         read_run_file(run)
     config = configuration.load(file, preset=preset, overrides=set or ())
     if settings:
-        print(configuration.to_toml(config), end="")
+        if json:
+            import msgspec
+
+            print(msgspec.json.encode(config).decode())
+        else:
+            print(_settings(config), end="")
         return 0
     from cllm.training.plan import size
 
@@ -84,6 +89,28 @@ def info(
         if key in facts:
             print(f"{key:<20}{facts[key]}")
     return 0
+
+
+def _settings(config: Any) -> str:
+    """A run file with every key there is; those without a value as comments, `# steps = …`."""
+    import msgspec
+    import tomli_w
+
+    def lines(values: dict[str, Any], section: str) -> str:
+        text, tables = "", ""
+        for key, value in values.items():
+            if isinstance(value, dict):  # its own table, behind the section's keys
+                tables += "\n" + tomli_w.dumps({section: {key: value}} if section else {key: value})
+            else:
+                text += f"# {key} = …\n" if value is None else tomli_w.dumps({key: value})
+        return text + tables
+
+    values: dict[str, Any] = msgspec.to_builtins(config)
+    text = lines({key: value for key, value in values.items() if not isinstance(value, dict)}, "")
+    for section, inner in values.items():
+        if isinstance(inner, dict):
+            text += f"\n[{section}]\n{lines(inner, section)}"
+    return text
 
 
 def _of_run(run: Path) -> dict[str, Any]:

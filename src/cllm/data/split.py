@@ -95,7 +95,7 @@ def _place(document: Document, fraction: float) -> int:
     if not document.start < place < document.stop:
         raise DataError(
             f"{document.name}: too little text: {document.size} bytes cannot be cut into a training and a "
-            "validation part; give more text, or set data.val_fraction=0"
+            "validation part, which takes two characters; give more text"
         )
     return place
 
