@@ -74,7 +74,7 @@ def in_format(tmp_path: Path, suffix: str) -> bytes:
 def test_every_format_gives_each_record_exactly(tmp_path: Path, suffix: str, compression: str) -> None:
     content = in_format(tmp_path, suffix)
     if compression == ".gz":
-        content = gzip.compress(content[:100], mtime=0) + gzip.compress(content[100:])  # two members, as `cat a.gz b.gz` makes
+        content = gzip.compress(content[:100], mtime=0) + gzip.compress(content[100:])  # two members
     elif compression:
         zstandard = pytest.importorskip("zstandard")
         content = zstandard.compress(content[:100]) + zstandard.compress(content[100:])
