@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch._dynamo.exc import TorchDynamoException
 
 from cllm import config as settings
 from cllm.bench.machine import limits, peak_rss_bytes, rss_bytes
@@ -105,6 +104,8 @@ def run(
 
 def _leave_out_uncompilable(steps: dict[str, Callable[[], float]]) -> list[str]:
     """Makes the first step of each compiled peer, which compiles it; drops those that fail and says why."""
+    from torch._dynamo.exc import TorchDynamoException  # not above: it would be in the memory of those that run alone
+
     notes = []
     for name in [name for name in steps if name.startswith("compile")]:
         try:
