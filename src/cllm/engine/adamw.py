@@ -3,7 +3,7 @@
     g ← scale·g        m ← β₁m + (1−β₁)g        v ← β₂v + (1−β₂)g²
     w ← w − lr·λ·w − lr·(m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + ε)
 
-Blocks fit the second-level cache. Where g is exactly 0 from the start, m, v and the update are exactly 0.
+Blocks of a few megabytes stay near the caches. Where g is exactly 0 from the start, m, v and the update are exactly 0.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-BLOCK = 1 << 16
+BLOCK = 1 << 19
 
 
 def adamw(

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from cllm.engine.dropout import Key, attention_mask
 
-QUERIES = 32  # queries a block: short blocks waste little on forbidden keys, and stay in the cache
-SCORES = 1 << 19  # elements of scores a block aims at
+QUERIES = 64  # queries a block: shorter ones make thin matrix products, longer ones waste work on forbidden keys
+SCORES = 1 << 20  # elements of scores a block aims at
 
 
 class Blocks:

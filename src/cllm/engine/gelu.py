@@ -4,7 +4,7 @@ tanh form: y = ½x(1 + tanh u), u = √(2/π)(x + 0.044715x³). Since ½(1 + tan
            y = x·s with s = σ(2u),  dy/dx = s·(1 + x·(2u)′·(1 − s)),  (2u)′ = 2√(2/π)(1 + 0.134145x²).
            The logistic form is the same function, without the cancellation in 1 + tanh u for negative u.
 erf form:  y = x·Φ(x),  dy/dx = Φ(x) + x·φ(x),  Φ(x) = ½(1 + erf(x/√2)), φ(x) = e^(−x²/2)/√(2π)
-(docs/derivations/gelu.md). Flat blocks that fit the second-level cache.
+(docs/derivations/gelu.md). Flat blocks of a few megabytes, near the caches.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 LINEAR = 2 * math.sqrt(2 / math.pi)  # 2u = LINEAR·x + CUBIC·x³
 CUBIC = 0.044715 * LINEAR
-BLOCK = 1 << 16
+BLOCK = 1 << 19
 SATURATED = 64.0  # beyond it s is exactly 0 or 1, also in float64; x³ must not overflow before (∞·0)
 
 
