@@ -34,7 +34,10 @@ def train_step() -> str:
     lines = []
     for name, command in (
         ("train-step-small-b16-t128", "cllm bench train-step"),
-        ("train-step-seed-b8-t256", "cllm bench train-step --preset seed --batch 8 --sequence 256 --rounds 5 --skip-memory"),
+        (
+            "train-step-seed-b8-t256",
+            "cllm bench train-step --preset seed --batch 8 --sequence 256 --rounds 5 --skip-memory",
+        ),
     ):
         result = load(name)
         lines += [
@@ -58,12 +61,52 @@ def train_step() -> str:
     return "\n".join(lines).strip()
 
 
+def numbers() -> str:
+    """Exact numbers and primes beside their peers."""
+    lines = []
+    for name in ("numbers", "numbers-arrays", "primes"):
+        result = load(name)
+        columns = list(
+            dict.fromkeys(key for row in result["rows"] for key in row if key not in ("name", "spread", "target_met"))
+        )
+        lines += [f"| {name} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+        lines += [
+            f"| {row['name']} | " + " | ".join(cell(row.get(column)) for column in columns) + " |"
+            for row in result["rows"]
+        ]
+        lines.append("")
+    return (
+        f"`cllm bench numbers` ({where(load('numbers'))}); ratios: the peer's time over ours.\n\n"
+        + "\n".join(lines).strip()
+    )
+
+
+def cell(value: Any) -> str:
+    """One figure for the table."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def certify() -> str:
+    """Certificates: time, memory, errors."""
+    result = load("certify")
+    columns = list(dict.fromkeys(key for row in result["rows"] for key in row if key != "name"))
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines += [
+        f"| {row['name']} | " + " | ".join(cell(row.get(column)) for column in columns) + " |" for row in result["rows"]
+    ]
+    return f"`cllm bench certify` ({where(result)}):\n\n" + "\n".join(lines)
+
+
 def demo() -> str:
     """What `make demo` printed."""
     return "```\n" + (ROOT / "docs" / "demo.txt").read_text(encoding="utf-8").strip() + "\n```"
 
 
-PARTS = {"train-step": train_step, "demo": demo}
+PARTS = {"train-step": train_step, "demo": demo, "numbers": numbers, "certify": certify}
 
 
 def filled(text: str) -> str:
