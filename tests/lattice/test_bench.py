@@ -29,5 +29,5 @@ def test_a_wrong_answer_is_not_timed(monkeypatch):
 
 def test_missing_peers_are_named(monkeypatch):
     table = bench.Table("x", "x")
-    assert bench._peer("no_such_package_here", table) is None
+    assert table.peer("no_such_package_here") is None
     assert "not installed" in table.notes[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import pytest
@@ -44,7 +45,7 @@ def test_missing_peers_are_named_and_left_out(monkeypatch: pytest.MonkeyPatch) -
     def none(name: str) -> Any:
         raise ImportError(name)
 
-    monkeypatch.setattr(bench.importlib, "import_module", none)
+    monkeypatch.setattr(importlib, "import_module", none)
     scalars = bench.scalars_table(rounds=1)
     assert any("gmpy2 is not installed" in note for note in scalars.notes)
     assert not any(column in ("gmpy2_ratio", "mpmath_ratio") for column in scalars.columns)
@@ -54,5 +55,5 @@ def test_a_wrong_result_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "exp", bench.sin)
     table = Table("t", "t")
     with pytest.raises(CertificateError, match="exp"):
-        bench._function(table, "exp", 1000, {"mpmath": bench._peer("mpmath", table), "gmpy2": None}, 1)
+        bench._function(table, "exp", 1000, {"mpmath": table.peer("mpmath"), "gmpy2": None}, 1)
     assert not table.rows

@@ -6,7 +6,6 @@ is named in the notes and left out.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cllm import lattice as lt
-from cllm.bench.measure import Table, Timing, interleave, ratio
+from cllm.bench.measure import Table, interleave
 from cllm.errors import CertificateError
 
 POINTS = 10**6
@@ -31,8 +30,8 @@ def tables(rounds: int = 5) -> list[Table]:
 def primes_table(rounds: int = 5) -> Table:
     """Primes below 10⁸, a segment of 10⁶ numbers at 10¹², π(10¹⁰), p_{10⁸}: ours beside the peers."""
     table = Table("primes", "Primes (seconds are medians; ratio: peer over ours, above 1 when ours is faster)")
-    sympy, primesieve = _peer("sympy", table), _peer("primesieve", table)
-    sieve = _peer("primesieve.numpy", table) if primesieve else None
+    sympy, primesieve = table.peer("sympy"), table.peer("primesieve")
+    sieve = table.peer("primesieve.numpy") if primesieve else None
     start = 10**12
     rows: list[tuple[str, str, Callable[[], Any], dict[str, Callable[[], Any]]]] = []
     peers: dict[str, Callable[[], Any]] = {}
@@ -57,7 +56,7 @@ def primes_table(rounds: int = 5) -> Table:
         expected = ours()
         for peer, call in others.items():
             _agree(f"{name}: {peer}", expected, call(), kind)
-        _add(table, name, interleave({"cllm": ours, **others}, rounds=rounds), TARGETS_S.get(name))
+        table.add_beside(name, interleave({"cllm": ours, **others}, rounds=rounds), TARGETS_S.get(name))
     table.notes.append("sympy has no array sieve for 10^8 that ends in seconds; it is timed on the segment only.")
     return table
 
@@ -126,22 +125,7 @@ def _maps(n: Any) -> Mapping[str, tuple[Callable[[], Any], Callable[[Any], Any] 
     }
 
 
-def _add(table: Table, name: str, timings: Mapping[str, Timing], target: float | None) -> None:
-    ours = timings["cllm"]
-    ratios = {f"{peer}_ratio": ratio(t, ours).median for peer, t in timings.items() if peer != "cllm"}
-    within = None if target is None else ours.median_s <= target
-    table.add_timing(name, ours, within_target=within, **ratios)
-
-
 def _agree(what: str, ours: Any, theirs: Any, kind: str) -> None:
     same = np.array_equal(np.asarray(ours), np.asarray(theirs, dtype=np.int64)) if kind == "array" else ours == theirs
     if not same:
         raise CertificateError(f"bench lattice: {what} gives another answer; nothing was timed")
-
-
-def _peer(name: str, table: Table) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        table.notes.append(f"{name} is not installed; its column is missing.")
-        return None

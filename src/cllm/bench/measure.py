@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import gc
+import importlib
 import json
 import os
 import statistics
@@ -177,6 +178,21 @@ class Table:
     def add_timing(self, name: str, timing: Timing, **figures: Figure) -> Row:
         """Appends a row that starts with `ms` and `spread` of a timing."""
         return self.add(name, ms=timing.ms, spread=timing.spread, **figures)
+
+    def add_beside(self, name: str, timings: Mapping[str, Timing], target_s: float | None = None) -> Row:
+        """Appends the timing of "cllm", each peer's ratio over it (`NAME_ratio`), and whether it is within a target."""
+        ours = timings["cllm"]
+        ratios = {f"{peer}_ratio": ratio(t, ours).median for peer, t in timings.items() if peer != "cllm"}
+        within = None if target_s is None else ours.median_s <= target_s
+        return self.add_timing(name, ours, within_target=within, **ratios)
+
+    def peer(self, module: str) -> Any:
+        """An optional package to measure against; None, and a note, where it is not installed."""
+        try:
+            return importlib.import_module(module)
+        except ImportError:
+            self.notes.append(f"{module} is not installed; its column is missing.")
+            return None
 
     @property
     def columns(self) -> list[str]:

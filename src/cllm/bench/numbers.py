@@ -6,7 +6,6 @@ compared with a peer's before anything is timed; a package that is not installed
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from flint import ctx
 
-from cllm.bench.measure import Table, Timing, interleave, ratio
+from cllm.bench.measure import Table, interleave
 from cllm.errors import CertificateError
 from cllm.numbers import Ball, BallMatrix, BallVector, BigInt, cos, exp, log, pi, precision, sin
 
@@ -35,7 +34,7 @@ def tables(rounds: int = 5) -> list[Table]:
 def scalars_table(rounds: int = 5) -> Table:
     """A 10⁵-digit product, π to 10⁵ digits, exp, ln and sin at 10³ and 10⁴ digits: ours beside the peers."""
     table = Table("numbers", "Numbers (medians; ratio: peer over ours, above 1 when ours is faster)")
-    peers = {name: _peer(name, table) for name in ("gmpy2", "mpmath", "sympy")}
+    peers = {name: table.peer(name) for name in ("gmpy2", "mpmath", "sympy")}
     _product(table, peers, rounds)
     _pi(table, peers, rounds)
     for digits in (1_000, 10_000):
@@ -48,7 +47,7 @@ def scalars_table(rounds: int = 5) -> Table:
 def arrays_table(rounds: int = 5) -> Table:
     """10⁴-element vectors at 256 bits, 10⁶ floats to balls and back, ball matrices at 64 to 512 bits."""
     table = Table("numbers-arrays", "Arrays of balls (medians; ratio: peer over ours, above 1 when ours is faster)")
-    peers = {name: _peer(name, table) for name in ("gmpy2", "mpmath")}
+    peers = {name: table.peer(name) for name in ("gmpy2", "mpmath")}
     _vectors(table, peers, rounds)
     _bulk(table, peers, rounds)
     _matrices(table, peers, min(rounds, 3))
@@ -70,7 +69,7 @@ def _product(table: Table, peers: Mapping[str, Any], rounds: int) -> None:
         others["sympy"] = lambda: s * t
     for name, call in others.items():
         _agree(f"product: {name}", int(x * y) == int(call()))
-    _add(table, "product of 10^5 digits", interleave({"cllm": lambda: x * y, **others}, rounds, least_s=0.05))
+    table.add_beside("product of 10^5 digits", interleave({"cllm": lambda: x * y, **others}, rounds, least_s=0.05))
 
 
 def _pi(table: Table, peers: Mapping[str, Any], rounds: int) -> None:
@@ -99,7 +98,7 @@ def _pi(table: Table, peers: Mapping[str, Any], rounds: int) -> None:
         others["mpmath"] = by_mpmath
         value = mpmath.mp.make_mpf(by_mpmath())
         _agree("pi: mpmath", _near(ours(), value, bits))
-    _add(table, "pi to 10^5 digits", interleave({"cllm": ours, **others}, rounds))
+    table.add_beside("pi to 10^5 digits", interleave({"cllm": ours, **others}, rounds))
 
 
 def _near(ball: Ball, value: Any, bits: int) -> bool:
@@ -145,7 +144,7 @@ def _function(table: Table, name: str, digits: int, peers: Mapping[str, Any], ro
 
         others["gmpy2"] = by_gmpy2
         _agree(f"{name}: gmpy2", _near(ours(), by_gmpy2(), bits))
-    _add(table, f"{name} at {digits} digits", interleave({"cllm": ours, **others}, rounds, least_s=0.02))
+    table.add_beside(f"{name} at {digits} digits", interleave({"cllm": ours, **others}, rounds, least_s=0.02))
 
 
 # arrays ---------------------------------------------------------------------------------------------------------------
@@ -163,11 +162,11 @@ def _vectors(table: Table, peers: Mapping[str, Any], rounds: int) -> None:
         candidates = {"cllm": _within(ours, VECTOR_BITS)}
         for name, (xs, ys, context) in lists.items():
             candidates[name] = _elementwise(xs, ys, theirs, context)
-        _add(table, f"vector of 10^4, {operation}, 256 bits", interleave(candidates, rounds, least_s=0.02))
+        table.add_beside(f"vector of 10^4, {operation}, 256 bits", interleave(candidates, rounds, least_s=0.02))
     candidates = {"cllm": lambda: v.apply(exp, bits=VECTOR_BITS)}
     for name, (xs, _, context) in lists.items():
         candidates[name] = _mapped(xs, peers[name].exp, context)
-    _add(table, "vector of 10^4, exp, 256 bits", interleave(candidates, rounds))
+    table.add_beside("vector of 10^4, exp, 256 bits", interleave(candidates, rounds))
 
 
 def _within(call: Call, bits: int) -> Call:
@@ -223,8 +222,8 @@ def _bulk(table: Table, peers: Mapping[str, Any], rounds: int) -> None:
                     numbers = list(map(convert, a.tolist()))
                     inward[name] = _listed(convert, a)
                     outward[name] = _floats(numbers)
-        _add(table, f"{dtype.__name__} to balls, 10^6", interleave(inward, rounds), BULK_TARGET_S)
-        _add(table, f"balls to {dtype.__name__}, 10^6", interleave(outward, rounds), BULK_TARGET_S)
+        table.add_beside(f"{dtype.__name__} to balls, 10^6", interleave(inward, rounds), BULK_TARGET_S)
+        table.add_beside(f"balls to {dtype.__name__}, 10^6", interleave(outward, rounds), BULK_TARGET_S)
 
 
 def _to_balls(a: Any) -> Call:
@@ -247,7 +246,7 @@ def _matrices(table: Table, peers: Mapping[str, Any], rounds: int) -> None:
     a = np.random.default_rng(9).standard_normal((MATRIX, MATRIX))
     m = BallMatrix(a)
     for bits in (64, 128, 256, 512):
-        _add(table, f"ball matrix 512², {bits} bits", interleave({"cllm": _within(lambda: m @ m, bits)}, rounds))
+        table.add_beside(f"ball matrix 512², {bits} bits", interleave({"cllm": _within(lambda: m @ m, bits)}, rounds))
     small = a[:128, :128]
     n, candidates = BallMatrix(small), {"cllm": _within(lambda: n @ n, VECTOR_BITS)}
     if gmpy2 := peers["gmpy2"]:
@@ -261,25 +260,10 @@ def _matrices(table: Table, peers: Mapping[str, Any], rounds: int) -> None:
         got = by_gmpy2()[3, 5]
         with precision(VECTOR_BITS):
             _agree("matrix: gmpy2", abs(float((n @ n)[3, 5]) - float(got)) <= 1e-12 * abs(float(got)))
-    _add(table, "ball matrix 128², 256 bits", interleave(candidates, rounds))
+    table.add_beside("ball matrix 128², 256 bits", interleave(candidates, rounds))
 
 
 # tables ---------------------------------------------------------------------------------------------------------------
-def _add(table: Table, name: str, timings: Mapping[str, Timing], target: float | None = None) -> None:
-    ours = timings["cllm"]
-    ratios = {f"{peer}_ratio": ratio(t, ours).median for peer, t in timings.items() if peer != "cllm"}
-    within = None if target is None else ours.median_s <= target
-    table.add_timing(name, ours, within_target=within, **ratios)
-
-
 def _agree(what: str, same: bool) -> None:
     if not same:
         raise CertificateError(f"bench numbers: {what} gives another answer; nothing was timed")
-
-
-def _peer(name: str, table: Table) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        table.notes.append(f"{name} is not installed; its column is missing.")
-        return None
