@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -187,6 +188,17 @@ def test_killed_before_the_first_step_it_is_resumed_by_the_documented_command(tm
     again.send_signal(signal.SIGINT)
     _, said = again.communicate(timeout=60)
     assert again.returncode == 130, said
+
+
+def test_stopped_between_the_run_file_and_the_first_checkpoint_it_starts_afresh_the_same(tmp_path: Path, text: Path):
+    out = tmp_path / "run"
+    cllm.train(text, preset="nano", out=out, set=SETTINGS, quiet=True)
+    expected = contents(out, STEPS)
+    shutil.rmtree(out / "checkpoints")
+    for name in ("latest", "best", "tokenizer.json"):
+        (out / name).unlink()
+    cllm.train(out=out, resume=True, quiet=True)
+    assert contents(out, STEPS) == expected
 
 
 def wait_for_checkpoint(out: Path, process: subprocess.Popen[str], after: int = 1) -> None:

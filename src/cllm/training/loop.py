@@ -12,23 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from cllm.data.prepare import Prepared
-from cllm.data.stream import SequentialRows, Stream
-from cllm.engine.dropout import Key
+from cllm.data.stream import SequentialRows
 from cllm.errors import CllmError, NonFiniteError, RunError
 from cllm.generation.generate import Request, generate
 from cllm.model.batch import Batch
-from cllm.model.step import Step
 from cllm.training import checkpoint, guard
 from cllm.training.curve import write_curve
 from cllm.training.events import EventLog
 from cllm.training.interrupt import Interrupt
-from cllm.training.optimiser import gradient_norm, update
-from cllm.training.plan import EVALUATIONS, evaluation_rows, make_step, schedule_of, settle, steps_for
+from cllm.training.plan import EVALUATIONS, evaluation_rows, schedule_of, settle, steps_for
 from cllm.training.schedule import lr_at
 from cllm.training.state import State
+from cllm.training.stepper import Stepper
 from cllm.training.validation import Score, score
 
 
@@ -64,9 +60,9 @@ class Loop:
     def __init__(self, run_dir: Path, state: State, data: Prepared, report: Reporter) -> None:
         self.run_dir, self.state, self.data, self.report = run_dir, state, data, report
         c = state.config
-        self.step: Step = make_step(state)
+        self.stepper = Stepper(state, data.train)
+        self.step, self.stream = self.stepper.step, self.stepper.stream
         sequence = self.step.sequence
-        self.stream = Stream(data.train, sequence, seed=c.seed, pack=c.data.pack)
         self.rows = SequentialRows(data.val, sequence, pack=c.data.pack) if data.val is not None else None
         self.byte_lengths = data.tokenizer.byte_lengths if data.val is not None and data.val.lossless else None
         self._interrupt = Interrupt()
@@ -92,8 +88,8 @@ class Loop:
         state = self.state
 
         def one_step() -> None:
-            self._gradients(self._batches(0), 0)
-            update(state, self.step, self.step.kernels, 0.0, gradient_norm(self.step, state.config.optim.clip))
+            norm = self.stepper.gradients(self.stepper.batches(0), 0)
+            self.stepper.update(0.0, norm)
 
         def one_evaluation() -> None:
             if self.rows is not None:
@@ -104,7 +100,7 @@ class Loop:
         steps = steps_for(minutes, one_step, one_evaluation, EVALUATIONS + whole)
         for flat in state.moments.values():
             flat.data.zero_()
-        state.step = state.tokens = 0
+        state.step = state.tokens = state.position = 0
         return steps
 
     # ------------------------------------------------------------------------------------------------- the run
@@ -123,14 +119,12 @@ class Loop:
             while state.step < steps and self._interrupt.name is None and not self._stalled:
                 begin = time.perf_counter()
                 lr = lr_at(schedule, state.step)
-                batches = self._batches(state.position)
-                self._gradients(batches, state.step)
-                loss, targets = self.step.sums.mean, self.step.sums.valid
-                norm = gradient_norm(self.step, c.optim.clip)
-                if not (math.isfinite(loss) and norm.finite):
+                batches = self.stepper.batches(state.position)
+                norm = self.stepper.gradients(batches, state.step)
+                loss, targets = self.stepper.loss, self.step.sums.valid
+                if not self.stepper.finite(norm):
                     self._refuse(batches, loss, norm.value)
-                update(state, self.step, self.step.kernels, lr, norm)
-                state.position += sum(batch.tokens_BT1.shape[0] for batch in batches)
+                self.stepper.update(lr, norm)
                 rate = targets / (time.perf_counter() - begin)
                 self.report.step(state.step, loss, lr, norm.value, rate)
                 if state.step % c.log.every == 0 or state.step == steps:
@@ -155,25 +149,6 @@ class Loop:
         self._log("stop", reason=self._interrupt.name if reason == "interrupted" else reason)
         write_curve(self.run_dir)
         return Outcome(reason, self.state.step, steps, final)
-
-    def _batches(self, position: int) -> list[Batch]:
-        """The micro-batches of the step that starts at row `position` of the stream."""
-        t = self.state.config.train
-        found = []
-        for i in range(t.accumulate):
-            rows = self.stream.rows(position + i * t.batch, t.batch)
-            tokens, documents = torch.from_numpy(rows.tokens_BT1), torch.from_numpy(rows.documents_BT1)
-            found.append(Batch(tokens, documents, first_row=i * t.batch))
-        return found
-
-    def _gradients(self, batches: list[Batch], step: int) -> None:
-        self.step.zero()
-        for batch in batches:
-            self.step.accumulate(batch, self._key(step))
-
-    def _key(self, step: int) -> Key | None:
-        m = self.state.config.model
-        return Key(self.state.config.seed, step) if m.dropout or m.attention_dropout else None
 
     def _on_the_way(self, steps: int) -> None:
         """Evaluate, sample and save where the cadence says so (the end of the training does it anyway)."""
@@ -280,7 +255,7 @@ class Loop:
             digest = guard.write_batch(path, batches)
         except OSError as error:
             digest = f"not written: {error.strerror}"
-        place = guard.birthplace(self.step, batches, self._key(step))
+        place = guard.birthplace(self.step, batches, self.stepper.key(step))
         what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
         where = f"first seen in {place}" if place else "every op is finite: the sum overflowed"
         self._save()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +16,7 @@ from cllm.config import Config
 from cllm.data.prepare import Prepared, is_prepared, open_prepared, prepare
 from cllm.errors import ConfigError, LimitError, RunError
 from cllm.text import Tokenizer
+from cllm.text.training import KINDS
 from cllm.training import checkpoint
 from cllm.training.checkpoint import Checkpoint
 from cllm.training.curve import PICTURE
@@ -64,16 +67,10 @@ def train(config: Config, run_dir: Path, *, resume: bool, display: Display) -> O
 
 def _start(config: Config, run_dir: Path, display: Display) -> Loop:
     """A new run at step 0. If it cannot begin, the data prepared for it go again: another text may come."""
-    device = device_of(config)
+    device_of(config)
     data = _prepare(config, run_dir, display)
     try:
-        config = settings.replace(config, {"model.vocab": data.tokenizer.vocab_size})
-        if config.train.steps is None and config.train.max_minutes is None:
-            config = settings.replace(config, {"train.max_minutes": DEFAULT_MINUTES})
-        _fits(config, device)
-        state = State.fresh(config, device)
-        if config.start is not None:
-            _start_from(state, Path(config.start), data.tokenizer, display)
+        state = _fresh(config, data, display)
         loop = Loop(run_dir, state, data, display)
         loop.fix_steps()
         _write_durably(run_dir / TOKENIZER_FILE, data.tokenizer.content)
@@ -83,6 +80,31 @@ def _start(config: Config, run_dir: Path, display: Display) -> Loop:
             shutil.rmtree(run_dir / DATA_FOLDER, ignore_errors=True)
         raise
     return loop
+
+
+def _fresh(config: Config, data: Prepared, display: Display) -> State:
+    """Step 0 on these data; the size of the vocabulary becomes what the tokenizer has."""
+    asked = config.data.vocab_size or config.model.vocab
+    config = settings.replace(config, {"model.vocab": data.tokenizer.vocab_size})
+    if config.data.tokenizer in KINDS:  # else the same run file would ask for another tokenizer
+        config = settings.replace(config, {"data.vocab_size": asked})
+    if config.train.steps is None and config.train.max_minutes is None:
+        config = settings.replace(config, {"train.max_minutes": DEFAULT_MINUTES})
+    device = device_of(config)
+    _fits(config, device)
+    state = State.fresh(config, device)
+    if config.start is not None:
+        _start_from(state, Path(config.start), data.tokenizer, display)
+    return state
+
+
+@contextmanager
+def passing(config: Config, display: Display) -> Iterator[tuple[State, Prepared]]:
+    """A state at step 0 and its data, for a measurement that leaves nothing behind: no run directory is touched."""
+    device_of(config)
+    with tempfile.TemporaryDirectory(prefix="cllm-passing-") as folder:
+        data = _prepare(config, Path(folder), display)
+        yield _fresh(config, data, display), data
 
 
 def _continue(config: Config, run_dir: Path, found: Checkpoint, display: Display) -> Loop:

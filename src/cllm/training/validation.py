@@ -87,25 +87,25 @@ def score(
     for at in range(0, wanted, step.batch):
         if stop():
             return None
-        part = _rows(rows, places[at : at + step.batch])
+        part, fresh = _rows(rows, places[at : at + step.batch])
         result = step.evaluate(Batch(torch.from_numpy(part.tokens_BT1), torch.from_numpy(part.documents_BT1)), model)
-        valid = result.targets_BT >= 0
-        nats += float(result.losses_BT.sum(dtype=torch.float64))
+        valid = (result.targets_BT >= 0) & torch.from_numpy(fresh).to(result.targets_BT.device)
+        nats += float(result.losses_BT[valid].sum(dtype=torch.float64))
         targets += int(valid.sum())
         correct += int(((result.ranks_BT == 0) & valid).sum())
         in_top += int(((result.ranks_BT < TOP) & valid).sum())
         if byte_lengths_V is not None:
-            size += bytes_of_targets(part, byte_lengths_V, document_mask=step.document_mask)
+            size += bytes_of_targets(part, byte_lengths_V, document_mask=step.document_mask, fresh_BT=fresh)
         if progress:
             progress(min(at + step.batch, wanted), wanted)
     return Score(nats, targets, size if byte_lengths_V is not None else None, correct, in_top)
 
 
-def _rows(rows: SequentialRows, places: list[int]) -> Rows:
-    """The rows at these places; a run of neighbours is read at once."""
+def _rows(rows: SequentialRows, places: list[int]) -> tuple[Rows, npt.NDArray[np.bool_]]:
+    """The rows at these places and which of their targets count; a run of neighbours is read at once."""
     if places[-1] - places[0] == len(places) - 1:
-        return rows.rows(places[0], len(places))
+        return rows.rows(places[0], len(places)), rows.fresh(places[0], len(places))
     parts = [rows.rows(place, 1) for place in places]
     return Rows(
         np.concatenate([part.tokens_BT1 for part in parts]), np.concatenate([part.documents_BT1 for part in parts])
-    )
+    ), np.concatenate([rows.fresh(place, 1) for place in places])

@@ -1,0 +1,69 @@
+"""One optimiser step, the only one there is: training, range tests and measurements all make it with this.
+
+`Stepper` holds no number of the training: those are in `State`, and its buffers are the step's.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from cllm.data.shard import Shard
+from cllm.data.stream import Stream
+from cllm.engine.dropout import Key
+from cllm.model.batch import Batch
+from cllm.training.optimiser import Norm, gradient_norm, update
+from cllm.training.plan import make_step
+from cllm.training.state import State
+
+
+class Stepper:
+    """The step of a state on the training part of its data."""
+
+    def __init__(self, state: State, train: Shard) -> None:
+        self.state, self.step = state, make_step(state)
+        c = state.config
+        self.stream = Stream(train, self.step.sequence, seed=c.seed, pack=c.data.pack)
+
+    @property
+    def rows(self) -> int:
+        """Rows that a step takes from the stream."""
+        t = self.state.config.train
+        return t.accumulate * t.batch
+
+    def batches(self, position: int) -> list[Batch]:
+        """The micro-batches of the step that starts at row `position` of the stream."""
+        t = self.state.config.train
+        found = []
+        for i in range(t.accumulate):
+            rows = self.stream.rows(position + i * t.batch, t.batch)
+            tokens, documents = torch.from_numpy(rows.tokens_BT1), torch.from_numpy(rows.documents_BT1)
+            found.append(Batch(tokens, documents, first_row=i * t.batch))
+        return found
+
+    def key(self, step: int) -> Key | None:
+        """The dropout key of a step, where the model has dropout."""
+        m = self.state.config.model
+        return Key(self.state.config.seed, step) if m.dropout or m.attention_dropout else None
+
+    def gradients(self, batches: list[Batch], step: int) -> Norm:
+        """Loss and gradient sums of a step (in `self.step`), and the norm of the mean gradient."""
+        self.step.zero()
+        for batch in batches:
+            self.step.accumulate(batch, self.key(step))
+        return gradient_norm(self.step, self.state.config.optim.clip)
+
+    def update(self, lr: float, norm: Norm) -> None:
+        """The optimiser's step in place: one more step done, its rows used up."""
+        update(self.state, self.step, self.step.kernels, lr, norm)
+        self.state.position += self.rows
+
+    @property
+    def loss(self) -> float:
+        """Of the whole step, nats a token."""
+        return self.step.sums.mean
+
+    def finite(self, norm: Norm) -> bool:
+        """Whether loss and gradient may be used."""
+        return math.isfinite(self.loss) and norm.finite
