@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("cllm.cli.bench:app", "Measure speed and memory, beside the peers, in one run."),
     "calc": ("cllm.cli.calc:calc", "Calculate with proven digits."),
     "primes": ("cllm.cli.primes:app", "Primes, exactly: count, n-th, ranges, proofs, factors, tables."),
+    "studio": ("cllm.cli.studio:studio", "The studio in your browser: lattice, numbers, training, models."),
     "lattice": ("cllm.cli.lattice:app", "The lattice: its formula with proven digits, pictures of its maps."),
     "certify": ("cllm.cli.certify:certify", "Prove how far a step's gradients are from the exact ones."),
     "gradcheck": ("cllm.cli.gradcheck:gradcheck", "Certify anyone's op: a formula, a kernel, its backward."),

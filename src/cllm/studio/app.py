@@ -1,0 +1,147 @@
+"""The studio as an ASGI application: the screens' routes, the pages, and what they share."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+
+from cllm import __version__
+from cllm.errors import CllmError
+from cllm.studio.events import Hub, events_socket
+from cllm.studio.security import Access, Guard, Refused
+from cllm.studio.web import Gone, json, on_error, studio_of
+from cllm.studio.work import Host, Pool
+from cllm.studio.workspace import Workspace
+
+STATIC = Path(__file__).parent / "static"
+# a screen's server side: a module with `routes`, all under /api/<screen>/
+SCREENS: tuple[str, ...] = ()
+PAGES = ("lattice", "calculate", "train", "generate", "inside", "bench")
+
+_MISSING = """\
+The studio's pages are not built.
+
+From a checkout:   make studio
+(it needs Node; it runs `npm ci` and `npm run build` in web/ and starts the server)
+
+The server itself runs: its programming interface answers under /api/.
+"""
+
+
+class Studio:
+    """What the routes share.
+
+    workspace: the folder.  access: who may talk to it.  pool: short calculations (tiles, sieves).  slow: one that may
+    take seconds and needs torch (plans).  models: the process that holds loaded checkpoints.  store: the runs' index.
+    jobs: training processes.  hub: live events.
+    """
+
+    def __init__(self, workspace: Workspace, access: Access) -> None:
+        self.workspace, self.access = workspace, access
+        self.pool, self.slow, self.models = Pool(2), Pool(1), Host()
+        self.hub = Hub(workspace)
+
+    async def close(self) -> None:
+        """End the studio's own processes; training goes on."""
+        await self.hub.close()
+        for part in (self.pool, self.slow, self.models):
+            await part.close()
+
+
+def create_app(workspace: Workspace, access: Access, *, static: Path = STATIC) -> Starlette:
+    """The application. static: the built pages."""
+    studio = Studio(workspace, access)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        studio.hub.start()
+        try:
+            yield
+        finally:
+            await studio.close()
+
+    routes: list[BaseRoute] = [Route("/api/studio", about), WebSocketRoute("/api/events", events_socket)]
+    for screen in SCREENS:
+        routes += importlib.import_module(screen).routes
+    routes += [
+        Route("/api/{rest:path}", unknown, methods=["GET", "POST"]),
+        Route("/{path:path}", page),
+    ]
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(Guard, access=access)],
+        exception_handlers={
+            CllmError: on_error,
+            Refused: on_error,
+            Gone: on_error,
+            HTTPException: _http_error,
+            Exception: _fault,
+        },
+        lifespan=lifespan,
+    )
+    app.state.studio, app.state.static = studio, static.resolve()
+    return app
+
+
+async def about(request: Request) -> Response:
+    """GET /api/studio: version, workspace, screens."""
+    studio = studio_of(request)
+    return json(
+        {
+            "version": __version__,
+            "workspace": str(studio.workspace.root),
+            "screens": [screen.rpartition(".")[2] for screen in SCREENS],
+        }
+    )
+
+
+async def unknown(request: Request) -> Response:
+    """Any other address under /api/."""
+    return json({"error": f"no such address: {request.url.path}", "kind": "Missing"}, 404)
+
+
+async def page(request: Request) -> Response:
+    """A built file; the application's page for the screens' own addresses."""
+    static: Path = request.app.state.static
+    name = request.path_params["path"].strip("/")
+    if not (static / "index.html").is_file():
+        return PlainTextResponse(_MISSING, 503)
+    if not name or name.partition("/")[0] in PAGES:
+        return FileResponse(static / "index.html", headers={"cache-control": "no-cache"})
+    try:
+        path = (static / name).resolve()
+        found = path.is_relative_to(static) and path.is_file()
+    except (OSError, ValueError):
+        found = False
+    if not found:
+        return PlainTextResponse("There is no such page.\n", 404)
+    hashed = name.startswith("assets/")  # their names change with their content
+    return FileResponse(path, headers={"cache-control": "max-age=31536000, immutable" if hashed else "no-cache"})
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return json({"error": error.detail, "kind": "Refused"}, error.status_code)
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    return json({"error": f"a fault in the studio: {type(error).__name__}: {error}", "kind": "Internal"}, 500)
+
+
+def route_table(app: Starlette) -> list[dict[str, Any]]:
+    """Every route: path, methods (none for a WebSocket)."""
+    return [
+        {"path": route.path, "methods": sorted(getattr(route, "methods", None) or ())}
+        for route in app.routes
+        if isinstance(route, Route | WebSocketRoute)
+    ]
