@@ -13,6 +13,8 @@ from cllm.config import Config
 from cllm.data.prepare import open_prepared, prepare
 from cllm.data.stream import SequentialRows
 from cllm.errors import CorruptError, RunError, UsageError
+from cllm.evaluation.choices import Choices, answer, read_questions
+from cllm.evaluation.continuation import Scorer
 from cllm.evaluation.ngram import ngram_bits_per_byte
 from cllm.generation.generate import Piece, Request
 from cllm.generation.generate import generate as _generate
@@ -147,11 +149,13 @@ def evaluate(
     data: Source | Sequence[Source] | None = None,
     *,
     batch: int = 16,
+    stride: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Score:
     """Score text with a run; without data, its validation part. Every token is a target exactly once.
 
-    Rows are as long as in training. Raises DataError for text that cannot be used.
+    Rows are as long as in training. stride: rows overlap and only the last `stride` targets of each are new, so that
+    no token is scored with a short context (sliding window). Raises DataError for text that cannot be used.
     """
     run = run if isinstance(run, Run) else Run(run)
     c = run.config
@@ -167,7 +171,7 @@ def evaluate(
                 [str(path) for path in paths], folder, tokenizer=tokenizer, val_fraction=0.0, field=c.data.field
             ).train
         sequence = c.train.sequence or c.model.context
-        rows = SequentialRows(shard, sequence, pack=c.data.pack)
+        rows = SequentialRows(shard, sequence, pack=c.data.pack, stride=stride)
         step = Step(
             run.model,
             min(batch, len(rows)),
@@ -179,6 +183,20 @@ def evaluate(
         found = score(step, run.model, rows, lengths, progress=progress)
         assert found is not None, "nothing asks this scoring to stop"
         return found
+
+
+def choices(
+    run: Run | Source,
+    file: Source,
+    *,
+    batch: int = 16,
+    progress: Callable[[int, int], None] | None = None,
+) -> Choices:
+    """Accuracy on multiple-choice questions, one JSON object a line (format: cllm.evaluation.choices). Raises
+    DataError with the line of a question that cannot be used."""
+    run = run if isinstance(run, Run) else Run(run)
+    questions = read_questions(Path(file))
+    return answer(Scorer(run.model, run.tokenizer, batch=batch), questions, progress)
 
 
 def ngrams(run: Run | Source, orders: Sequence[int] = (1, 2, 3, 5)) -> dict[int, float]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cllm.cli.arguments import Text, data_names
+
+if TYPE_CHECKING:
+    from cllm.api import Run
 
 
 def evaluate(
@@ -13,6 +17,8 @@ def evaluate(
     *data: Text,
     checkpoint: str = "latest",
     batch: int = 16,
+    stride: int | None = None,
+    choices: Path | None = None,
     ngrams: bool = False,
     json: bool = False,
 ) -> int:
@@ -26,6 +32,10 @@ def evaluate(
 
       cllm eval runs/shakespeare --checkpoint best --json
 
+      cllm eval runs/book --stride 64
+
+      cllm eval runs/book --choices questions.jsonl
+
     Parameters
     ----------
     run: Path
@@ -36,6 +46,10 @@ def evaluate(
         latest, best, or a checkpoint's name.
     batch: int
         Rows scored at a time.
+    stride: int
+        Sliding window: rows overlap and only their last STRIDE tokens count, so each is scored with a long context.
+    choices: Path
+        Answer multiple-choice questions instead, one a line: {"prompt": "…", "choices": ["…", "…"], "answer": 0}.
     ngrams: bool
         Also score smoothed byte n-gram models (n = 1, 2, 3, 5) fitted on the run's own training part.
     json: bool
@@ -50,8 +64,12 @@ def evaluate(
         raise UsageError(f"--batch: expected a whole number ≥ 1, got {batch}")
     if ngrams and data:
         raise UsageError("--ngrams: they are fitted and scored on the run's own parts; leave DATA out")
+    if choices is not None:
+        if data or ngrams or stride is not None:
+            raise UsageError("--choices: questions are scored one by one; leave DATA, --stride and --ngrams out")
+        return _choices(api.Run(run, checkpoint), choices, batch, json)
     with bar_for("rows scored") as bar:
-        score = api.evaluate(api.Run(run, checkpoint), names or None, batch=batch, progress=bar)
+        score = api.evaluate(api.Run(run, checkpoint), names or None, batch=batch, stride=stride, progress=bar)
     others = api.ngrams(run) if ngrams else {}
     if json:
         import msgspec
@@ -73,4 +91,23 @@ def evaluate(
         for n, value in others.items():
             side = "below" if score.bits_per_byte < value else "ABOVE"
             print(f"  n = {n}         {value:.4f}   the model is {side} by {abs(value - score.bits_per_byte):.4f}")
+    return 0
+
+
+def _choices(run: Run, file: Path, batch: int, json: bool) -> int:
+    from cllm import api
+    from cllm.training.progress import bar_for
+
+    with bar_for("choices scored") as bar:
+        found = api.choices(run, file, batch=batch, progress=bar)
+    if json:
+        import msgspec
+
+        print(msgspec.json.encode(found.to_dict()).decode())
+        return 0
+    print(f"accuracy            {found.accuracy:.2%} ± {found.stderr:.2%}   (chance {found.chance:.2%})")
+    print(f"accuracy by byte    {found.accuracy_by_byte:.2%}")
+    print(f"questions           {found.questions:,}")
+    if found.cut:
+        print(f"prompts cut         {found.cut:,} were longer than the context; their end was kept")
     return 0

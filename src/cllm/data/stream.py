@@ -131,15 +131,24 @@ class SequentialRows:
     The last row is filled up with padding. Without a start token the first token (of each document for
     `pack=False`) is only an input. With a document mask the targets across a boundary do not count, here as
     in training, nor do their bytes in `bytes_of_targets`.
+
+    With a stride S < T (packed rows only) each row begins S tokens after the one before and only its last S
+    targets are fresh (all of row 0's): every token is still scored exactly once (`fresh`), but with at least
+    T − S tokens of context behind it instead of, at a row's beginning, one.
     """
 
-    def __init__(self, shard: Shard, sequence: int, *, pack: bool = True) -> None:
-        """`sequence`: T, targets of a row. Raises ConfigError for T < 1, DataError where there is no
-        target."""
+    def __init__(self, shard: Shard, sequence: int, *, pack: bool = True, stride: int | None = None) -> None:
+        """`sequence`: T, targets of a row; `stride`: 1 … T (default T). Raises ConfigError for T < 1,
+        UsageError for a stride outside that range or without packing, DataError where there is no target."""
         _check_sequence(sequence)
         self.shard, self.sequence, self.pack = shard, sequence, pack
+        self.stride = sequence if stride is None else stride
+        if not 1 <= self.stride <= sequence:
+            raise UsageError(f"stride: got {self.stride}, expected 1 to {sequence}, the length of a row")
+        if self.stride < sequence and not pack:
+            raise UsageError("stride: rows that hold one document each (data.pack = false) do not slide; leave it out")
         (view,) = View.of(shard, whole=True)
-        self._cut: _Cut = _Line(view, sequence) if pack else _Single(view, sequence)
+        self._cut: _Cut = _Line(view, sequence, self.stride) if pack else _Single(view, sequence)
         self.targets = self._cut.targets
         """Targets in all rows (padding left out; a document mask takes some away)."""
         if self.targets < 1:
@@ -156,6 +165,13 @@ class SequentialRows:
             raise UsageError(f"rows: got position {position} and count {count}, expected none below 0")
         return self._cut.rows(np.arange(position, max(position, min(position + count, len(self)))), 0)
 
+    def fresh(self, position: int, count: int) -> npt.NDArray[np.bool_]:
+        """Which targets of `rows(position, count)` no earlier row has scored, bool [rows, T]."""
+        number = np.arange(position, max(position, min(position + count, len(self))))
+        column = np.arange(self.sequence)
+        new: npt.NDArray[np.bool_] = (column >= self.sequence - self.stride) | (number[:, None] == 0)
+        return new
+
 
 def valid_targets(rows: Rows, *, document_mask: bool = False) -> npt.NDArray[np.bool_]:
     """Which targets count, bool [count, T]: neither side is padding, and with `document_mask` both are of one
@@ -165,15 +181,24 @@ def valid_targets(rows: Rows, *, document_mask: bool = False) -> npt.NDArray[np.
     return valid & (inputs == targets) if document_mask else valid
 
 
-def bytes_of_targets(rows: Rows, byte_lengths_V: Ints, *, document_mask: bool = False) -> int:
+def bytes_of_targets(
+    rows: Rows,
+    byte_lengths_V: Ints,
+    *,
+    document_mask: bool = False,
+    fresh_BT: npt.NDArray[np.bool_] | None = None,
+) -> int:
     """How many bytes of text the valid targets of `rows` stand for; EOS stands for none.
 
     Summed over all rows of `SequentialRows(shard, T)` this is the shard's number of UTF-8 bytes exactly, if
     the shard is lossless, has a start token and no document mask is used. Bits per byte = (sum of the nats
     of all valid targets) / (ln 2 · these bytes): the cost of EOS counts, its (no) bytes do not.
-    `byte_lengths_V`: `Tokenizer.byte_lengths`.
+    `byte_lengths_V`: `Tokenizer.byte_lengths`.  `fresh_BT`: targets to count, for rows that overlap.
     """
-    return int(byte_lengths_V[rows.tokens_BT1[:, 1:]].sum(where=valid_targets(rows, document_mask=document_mask)))
+    counted = valid_targets(rows, document_mask=document_mask)
+    if fresh_BT is not None:
+        counted &= fresh_BT
+    return int(byte_lengths_V[rows.tokens_BT1[:, 1:]].sum(where=counted))
 
 
 @dataclass(frozen=True)
@@ -233,19 +258,20 @@ class _Ring:
 
 @dataclass
 class _Line:
-    """The start token and then all documents end to end, cut into rows; the last is padded."""
+    """The start token and then all documents end to end, cut into rows `stride` apart; the last is padded."""
 
     view: View
     sequence: int
+    stride: int
 
     def __post_init__(self) -> None:
         self._lead = int(self.view.start_id is not None)
         self.targets = self.view.count - 1 + self._lead
-        self.count = -(-self.targets // self.sequence)
+        self.count = 1 + -(-max(self.targets - self.sequence, 0) // self.stride) if self.targets > 0 else 0
 
     def rows(self, index: Ints, place: int) -> Rows:
         view = self.view
-        position = index[:, None] * self.sequence + np.arange(self.sequence + 1) - self._lead
+        position = index[:, None] * self.stride + np.arange(self.sequence + 1) - self._lead
         inside = (position >= 0) & (position < view.count)
         safe = np.where(inside, position, 0)
         tokens = np.where(inside, self.view.tokens[safe].astype(np.int64), view.pad_id)
