@@ -29,12 +29,16 @@ def level() -> str:
     return native.level("engine", "engine")
 
 
-@cache
 def function(name: str, *arguments: Any) -> Any:
     """The C function `name` with these argument types (INT, REAL, POINTER); it returns nothing."""
     library = native.load("engine", "engine")
     if library is None:
         raise RuntimeError(f"no native kernels: {native.why_not('engine', 'engine')}")
+    return _function(library, name, *arguments)
+
+
+@cache  # by library, so that another level chosen by the environment is another function
+def _function(library: ctypes.CDLL, name: str, *arguments: Any) -> Any:
     found = getattr(library, name)
     found.argtypes, found.restype = arguments, None
     return found
