@@ -1,4 +1,4 @@
-"""Lets the tests of this folder import the judges and their shared checks by name; switches the native kernels' level."""
+"""Lets the tests of this folder import the judges and their shared checks by name; switches the kernels' level."""
 
 import sys
 from pathlib import Path
