@@ -6,7 +6,9 @@ STAMP := $(VENV)/.installed
 NATIVE := build/native/.built
 CXX ?= g++
 
-.PHONY: help demo test lint prove bench docs native sanitize clean
+WEB := web
+PAGES := src/cllm/studio/static/index.html
+.PHONY: help demo test lint prove bench docs native sanitize studio studio-bundle clean
 help:            ## show this list
 	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / — /'
 
@@ -59,6 +61,20 @@ sanitize: $(STAMP) ## the kernels' tests under the address and undefined-behavio
 	$(BIN)/python native_build.py sanitize
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" CLLM_NATIVE_LIB=build/sanitize/lib \
 		$(BIN)/python -m pytest -q -k native tests/engine tests/spec
+
+studio: $(STAMP) studio-bundle ## build the studio's pages and start it; WORKSPACE=folder
+	$(BIN)/cllm studio $(or $(WORKSPACE),.)
+
+studio-bundle: $(PAGES) ## build the studio's pages (needs Node 20.19 or newer)
+
+$(PAGES): $(WEB)/node_modules/.installed $(wildcard $(WEB)/*.ts $(WEB)/*.json $(WEB)/*.html $(WEB)/public/*) $(shell find $(WEB)/src -type f)
+	cd $(WEB) && npm run --silent build -- --logLevel warn
+	@touch $@
+
+$(WEB)/node_modules/.installed: $(WEB)/package-lock.json
+	@command -v npm >/dev/null || { echo "the studio's pages are built with Node.js 20.19 or newer: apt-get install nodejs npm"; exit 1; }
+	cd $(WEB) && npm ci --silent
+	@touch $@
 
 clean:           ## remove what the other targets made
 	rm -rf $(VENV) .demo build dist .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,9 @@
+import { Empty } from "../../controls";
+
+export default function Lattice() {
+  return (
+    <Empty title="Lattice">
+      <p>Being built.</p>
+    </Empty>
+  );
+}
