@@ -46,38 +46,70 @@ class Scorer:
     ) -> list[Continuation]:
         """The continuations' scores, in order; pairs of like length share a batch."""
         encoded = [self._encode(context, continuation) for context, continuation in pairs]
-        order = sorted(range(len(pairs)), key=lambda i: -len(encoded[i][0]))
-        found: dict[int, Continuation] = {}
+        found = self._run([(ids, count) for ids, count, _ in encoded], progress)
+        return [
+            Continuation(nats, count, greedy, cut)
+            for (nats, greedy), (_, count, cut) in zip(found, encoded, strict=True)
+        ]
+
+    def rolling(self, texts: Sequence[str]) -> list[float]:
+        """log p in nats of each whole text, on its own: windows as long as the context, each token predicted once,
+        the last window with a full context."""
+        longest = self.model.config.context
+        windows: list[tuple[list[int], int]] = []
+        owner: list[int] = []
+        for number, text in enumerate(texts):
+            ids = [self._start(), *self.tokenizer.encode(text)]
+            at = 1  # the next token to predict
+            while at < len(ids):
+                stop = min(at + longest, len(ids))
+                windows.append((ids[max(0, stop - longest - 1) : stop], stop - at))
+                owner.append(number)
+                at = stop
+        sums = [0.0] * len(texts)
+        for number, (nats, _) in zip(owner, self._run(windows), strict=True):
+            sums[number] += nats
+        return sums
+
+    def _run(
+        self, rows: Sequence[tuple[list[int], int]], progress: Callable[[int, int], None] | None = None
+    ) -> list[tuple[float, bool]]:
+        """For each (tokens, count): log p of the last `count` tokens, and whether each was the likeliest."""
+        order = sorted(range(len(rows)), key=lambda i: -len(rows[i][0]))
+        found: dict[int, tuple[float, bool]] = {}
         for at in range(0, len(order), self.batch):
             part = order[at : at + self.batch]
-            step = self._step(len(encoded[part[0]][0]) - 1)
+            step = self._step(len(rows[part[0]][0]) - 1)
             tokens = torch.zeros(len(part), step.sequence + 1, dtype=torch.int64)
             documents = torch.full_like(tokens, -1)
             for row, i in enumerate(part):
-                ids = encoded[i][0]
+                ids = rows[i][0]
                 tokens[row, : len(ids)] = torch.tensor(ids)
                 documents[row, : len(ids)] = 0
             result = step.evaluate(Batch(tokens, documents))
             for row, i in enumerate(part):
-                ids, count, cut = encoded[i]
+                ids, count = rows[i]
                 scored = slice(len(ids) - 1 - count, len(ids) - 1)
                 nats = -float(result.losses_BT[row, scored].sum(dtype=torch.float64))
-                found[i] = Continuation(nats, count, bool((result.ranks_BT[row, scored] == 0).all()), cut)
+                found[i] = (nats, bool((result.ranks_BT[row, scored] == 0).all()))
             if progress:
-                progress(len(found), len(pairs))
-        return [found[i] for i in range(len(pairs))]
+                progress(len(found), len(rows))
+        return [found[i] for i in range(len(rows))]
+
+    def _start(self) -> int:
+        t = self.tokenizer
+        start = t.bos_id if t.eos_id is None else t.eos_id
+        if start is None:
+            raise DataError("an empty context needs a tokenizer with an EOS or BOS token, which starts a text")
+        return start
 
     def _encode(self, context: str, continuation: str) -> tuple[list[int], int, bool]:
         """Tokens (start token, context, continuation), how many of them to score, whether the context was cut."""
         longest = self.model.config.context
         before = self.tokenizer.encode(context) if context else []
         ids = self.tokenizer.encode(context + continuation)
-        start = (
-            (self.tokenizer.bos_id if self.tokenizer.eos_id is None else self.tokenizer.eos_id) if not before else None
-        )
-        if not before and start is None:
-            raise DataError("an empty context needs a tokenizer with an EOS or BOS token, which starts a text")
-        ids = [start, *ids] if start is not None else ids
+        if not before:
+            ids = [self._start(), *ids]
         count = len(ids) - max(len(before), 1)
         if count < 1:
             raise DataError(f"the continuation {continuation!r} of {context[-40:]!r} has no token of its own to score")
