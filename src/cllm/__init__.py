@@ -21,6 +21,7 @@ _PUBLIC = {
     "Step": "cllm.model.step",
     "certify": "cllm.certificate",
     "evaluate": "cllm.api",
+    "find_lr": "cllm.api",
     "generate": "cllm.api",
     "gradcheck": "cllm.certificate",
     "load": "cllm.api",
@@ -38,6 +39,7 @@ __all__ = [
     "__version__",
     "certify",
     "evaluate",
+    "find_lr",
     "generate",
     "gradcheck",
     "lattice",
@@ -50,7 +52,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from cllm import lattice, numbers, spec
-    from cllm.api import Run, evaluate, generate, load, plan, train
+    from cllm.api import Run, evaluate, find_lr, generate, load, plan, train
     from cllm.certificate import certify, gradcheck
     from cllm.config import Config
     from cllm.model.model import Model

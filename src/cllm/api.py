@@ -22,10 +22,20 @@ from cllm.model.model import Model
 from cllm.model.step import Step
 from cllm.text import Tokenizer
 from cllm.training import checkpoint
+from cllm.training.interrupt import Interrupt
 from cllm.training.loop import Outcome
 from cllm.training.plan import Size, device_of, size
 from cllm.training.progress import display_for
-from cllm.training.run import DATA_FOLDER, TOKENIZER_FILE, open_tokenizer, read_run_file, settings_of, starting_point
+from cllm.training.range_test import RangeTest, check_range, range_test
+from cllm.training.run import (
+    DATA_FOLDER,
+    TOKENIZER_FILE,
+    open_tokenizer,
+    passing,
+    read_run_file,
+    settings_of,
+    starting_point,
+)
 from cllm.training.run import train as _train
 from cllm.training.state import DTYPES
 from cllm.training.validation import Score, score
@@ -118,13 +128,7 @@ def train(
     >>> run = cllm.train("book.txt", preset="nano", out="runs/book")  # doctest: +SKIP
     >>> print(run.generate("It was"))  # doctest: +SKIP
     """
-    paths = [data] if isinstance(data, (str, Path)) else list(data or [])
-    asked: dict[str, Any] = {"data.path": [str(path) for path in paths]} if paths else {}
-    given = [set] if isinstance(set, str) else set
-    more = given if isinstance(given, Mapping) else dict(settings.split_setting(text) for text in given)
-    if paths and "data.path" in more:
-        raise UsageError("data.path: given twice, as DATA and as a setting; leave one out")
-    asked |= more
+    paths, asked = _asked(data, set)
     if out is not None and not str(out):
         raise UsageError("--out: expected a folder, got an empty name")
     if resume and start is not None:
@@ -213,6 +217,57 @@ def plan(run: Source | None = None, *, preset: str | None = None, set: Mapping[s
     """Parameters, bytes by part and FLOPs a token of a configuration, without training it."""
     given = set if isinstance(set, Mapping) else dict(settings.split_setting(text) for text in set)
     return size(settings.load(run, preset=preset, overrides=given))
+
+
+def _asked(
+    data: Source | Sequence[Source] | None, given: Mapping[str, Any] | Sequence[str]
+) -> tuple[list[Source], dict[str, Any]]:
+    """The data's names, and all settings asked for, those names among them."""
+    paths = [data] if isinstance(data, (str, Path)) else list(data or [])
+    asked: dict[str, Any] = {"data.path": [str(path) for path in paths]} if paths else {}
+    given = [given] if isinstance(given, str) else given
+    more = given if isinstance(given, Mapping) else dict(settings.split_setting(text) for text in given)
+    if paths and "data.path" in more:
+        raise UsageError("data.path: given twice, as DATA and as a setting; leave one out")
+    return paths, {**asked, **more}
+
+
+def find_lr(
+    data: Source | Sequence[Source] | None = None,
+    *,
+    run: Source | None = None,
+    preset: str | None = None,
+    start: Source | None = None,
+    set: Mapping[str, Any] | Sequence[str] = (),
+    low: float = 1e-6,
+    high: float = 1.0,
+    steps: int = 100,
+    quiet: bool = False,
+) -> RangeTest:
+    """Train a throw-away model with the rate rising from `low` to `high`, and suggest a rate. Arguments as in `train`.
+
+    Leaves nothing behind. Ctrl-C ends it early (`ended` is then "interrupted"). Raises as `train` does.
+    """
+    check_range(low, high, steps)
+    paths, asked = _asked(data, set)
+    if run is None and not paths:
+        raise UsageError("no text given. Say what to train on: cllm find-lr book.txt, or --run FILE.toml")
+    base = starting_point(Path(start)) if start is not None else {}
+    config = settings.load(run, preset=preset, overrides=asked, base=base)
+    with (
+        display_for(Path(), quiet=quiet) as display,
+        passing(config, display) as (state, prepared),
+        Interrupt(announce=False).installed() as interrupt,
+    ):
+        return range_test(
+            state,
+            prepared,
+            low=low,
+            high=high,
+            steps=steps,
+            progress=lambda done, total: display.preparing("steps", done, total),
+            stop=lambda: interrupt.name is not None,
+        )
 
 
 def _name(paths: Sequence[Source], run: Source | None) -> str:

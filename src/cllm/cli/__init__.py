@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("cllm.cli.generate:generate", "Let a trained model write."),
     "eval": ("cllm.cli.eval:evaluate", "Score text: loss, perplexity, bits per byte, accuracy."),
     "plan": ("cllm.cli.plan:plan", "Before training: memory, measured speed, time to finish."),
+    "find-lr": ("cllm.cli.find_lr:find_lr", "Find a learning rate: a range test on a throw-away model."),
     "runs": ("cllm.cli.runs:runs", "List runs: progress, losses, speed, how each ended."),
     "data": ("cllm.cli.data:app", "Look at text before training; prepare it once for many runs."),
     "tokenizer": ("cllm.cli.tokenizer:app", "Train a tokenizer, look at one, or make one of GPT-2's ranks."),
