@@ -83,7 +83,7 @@ template <class T> inline void store(T* p, vec<T> v, int n) {
 inline vec<float> load(const bf16* p) {
 #if defined(__AVX512F__)
   const __m256i h = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  return bit_cast<vec<float>>(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+  return bit_cast<vec<float>>(_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, h), 16));
 #elif defined(__AVX2__)
   const __m128i h = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return bit_cast<vec<float>>(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
