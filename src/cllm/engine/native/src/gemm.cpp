@@ -1,0 +1,152 @@
+// The linear maps of the step: products with their finish applied tile by tile. Formulas: engine/linear.py.
+#include "gelu.hpp"
+#include "gemm.hpp"
+
+namespace cllm {
+
+// Calls f(offset, n) for vectors of n ≤ LANES columns.
+template <class A, class F> inline void each_vector(int columns, F f) {
+  for (int c = 0; c < columns; c += LANES<A>) f(c, std::min(LANES<A>, columns - c));
+}
+
+// out = sum [+ b] [+ residual]
+template <class A, class O> struct Write {
+  O* out;
+  int64_t ldo;
+  const A *b, *residual;
+  int64_t ldr;
+  void operator()(int64_t i, int64_t j, int rows, int columns, const A* tile, int ld) const {
+    for (int r = 0; r < rows; ++r)
+      each_vector<A>(columns, [&](int c, int n) {
+        vec<A> y = load(tile + r * ld + c);
+        if (b) y += load(b + j + c, n);
+        if (residual) y += load(residual + (i + r) * ldr + j + c, n);
+        store(out + (i + r) * ldo + j + c, y, n);
+      });
+  }
+};
+
+// out += sum
+template <class A> struct Add {
+  A* out;
+  int64_t ldo;
+  void operator()(int64_t i, int64_t j, int rows, int columns, const A* tile, int ld) const {
+    for (int r = 0; r < rows; ++r)
+      each_vector<A>(columns, [&](int c, int n) {
+        A* const to = out + (i + r) * ldo + j + c;
+        store(to, load(to, n) + load(tile + r * ld + c), n);
+      });
+  }
+};
+
+// pre = sum + b, post = gelu(pre), of the value that pre holds (after rounding to T).
+template <Gelu form, class T> struct WriteGelu {
+  using A = acc_t<T>;
+  const A* b;
+  T *pre, *post;
+  int64_t ldp, ldo;
+  void operator()(int64_t i, int64_t j, int rows, int columns, const A* tile, int ld) const {
+    for (int r = 0; r < rows; ++r)
+      each_vector<A>(columns, [&](int c, int n) {
+        vec<A> x = load(tile + r * ld + c);
+        if (b) x += load(b + j + c, n);
+        T* const to = pre + (i + r) * ldp + j + c;
+        store(to, x, n);
+        if constexpr (!std::is_same_v<T, A>) x = load(to, n);
+        store(post + (i + r) * ldo + j + c, GeluOf<form, vec<A>>::value(x), n);
+      });
+  }
+};
+
+// dpre = sum ∘ gelu′(pre); dpre may be pre.
+template <Gelu form, class T> struct WriteSlope {
+  using A = acc_t<T>;
+  const T* pre;
+  T* dpre;
+  int64_t ldp, ldo;
+  void operator()(int64_t i, int64_t j, int rows, int columns, const A* tile, int ld) const {
+    for (int r = 0; r < rows; ++r)
+      each_vector<A>(columns, [&](int c, int n) {
+        const vec<A> x = load(pre + (i + r) * ldp + j + c, n);
+        store(dpre + (i + r) * ldo + j + c, load(tile + r * ld + c) * GeluOf<form, vec<A>>::slope(x), n);
+      });
+  }
+};
+
+template <class T, class O>
+void forward(int64_t n, int64_t m, int64_t k, const T* x, int64_t ldx, const T* w, int64_t ldw, const acc_t<T>* b, O* out,
+             int64_t ldo, const acc_t<T>* residual, int64_t ldr, char* workspace) {
+  gemm<T>(n, m, k, {x, ldx, false}, {w, ldw, true}, Write<acc_t<T>, O>{out, ldo, b, residual, ldr}, workspace);
+}
+
+template <class T>
+void gelu_forward(int64_t n, int64_t m, int64_t k, const T* x, int64_t ldx, const T* w, int64_t ldw, const acc_t<T>* b,
+                  T* pre, int64_t ldp, T* post, int64_t ldo, int64_t erf, char* workspace) {
+  if (erf)
+    gemm<T>(n, m, k, {x, ldx, false}, {w, ldw, true}, WriteGelu<Gelu::erf, T>{b, pre, post, ldp, ldo}, workspace);
+  else gemm<T>(n, m, k, {x, ldx, false}, {w, ldw, true}, WriteGelu<Gelu::tanh, T>{b, pre, post, ldp, ldo}, workspace);
+}
+
+template <class T, class O>
+void backward_input(int64_t n, int64_t m, int64_t k, const T* dy, int64_t ldy, const T* w, int64_t ldw, O* dx, int64_t ldx,
+                    char* workspace) {
+  gemm<T>(n, k, m, {dy, ldy, false}, {w, ldw, false}, Write<acc_t<T>, O>{dx, ldx, nullptr, nullptr, 0}, workspace);
+}
+
+template <class T>
+void gelu_backward_input(int64_t n, int64_t m, int64_t k, const T* dy, int64_t ldy, const T* w, int64_t ldw, const T* pre,
+                         int64_t ldp, T* dpre, int64_t ldo, int64_t erf, char* workspace) {
+  if (erf) gemm<T>(n, k, m, {dy, ldy, false}, {w, ldw, false}, WriteSlope<Gelu::erf, T>{pre, dpre, ldp, ldo}, workspace);
+  else gemm<T>(n, k, m, {dy, ldy, false}, {w, ldw, false}, WriteSlope<Gelu::tanh, T>{pre, dpre, ldp, ldo}, workspace);
+}
+
+template <class T>
+void backward_weight(int64_t n, int64_t m, int64_t k, const T* dy, int64_t ldy, const T* x, int64_t ldx, acc_t<T>* dw,
+                     int64_t ldw, acc_t<T>* db, char* workspace) {
+  gemm<T>(m, k, n, {dy, ldy, true}, {x, ldx, false}, Add<acc_t<T>>{dw, ldw}, workspace, db);
+}
+
+}  // namespace cllm
+
+// X: n×k, W: m×k, Y: n×m, each followed by its leading dimension.
+#define CLLM_LINEAR(suffix, T, A)                                                                                          \
+  CLLM_API void gemm_workspace_##suffix(int64_t rows, int64_t columns, int64_t k, int64_t* bytes) {                        \
+    *bytes = cllm::workspace_bytes<T>(rows, columns, k);                                                                   \
+  }                                                                                                                        \
+  CLLM_API void linear_forward_##suffix(int64_t n, int64_t m, int64_t k, const T* x, int64_t ldx, const T* w, int64_t ldw, \
+                                        const A* b, T* out, int64_t ldo, const A* residual, int64_t ldr,                   \
+                                        char* workspace) {                                                                 \
+    cllm::forward<T, T>(n, m, k, x, ldx, w, ldw, b, out, ldo, residual, ldr, workspace);                                   \
+  }                                                                                                                        \
+  CLLM_API void linear_gelu_forward_##suffix(int64_t n, int64_t m, int64_t k, const T* x, int64_t ldx, const T* w,         \
+                                             int64_t ldw, const A* b, T* pre, int64_t ldp, T* post, int64_t ldo,           \
+                                             int64_t erf, char* workspace) {                                               \
+    cllm::gelu_forward<T>(n, m, k, x, ldx, w, ldw, b, pre, ldp, post, ldo, erf, workspace);                                \
+  }                                                                                                                        \
+  CLLM_API void linear_backward_input_##suffix(int64_t n, int64_t m, int64_t k, const T* dy, int64_t ldy, const T* w,      \
+                                               int64_t ldw, T* dx, int64_t ldx, char* workspace) {                         \
+    cllm::backward_input<T, T>(n, m, k, dy, ldy, w, ldw, dx, ldx, workspace);                                              \
+  }                                                                                                                        \
+  CLLM_API void linear_gelu_backward_input_##suffix(int64_t n, int64_t m, int64_t k, const T* dy, int64_t ldy, const T* w, \
+                                                    int64_t ldw, const T* pre, int64_t ldp, T* dpre, int64_t ldo,          \
+                                                    int64_t erf, char* workspace) {                                        \
+    cllm::gelu_backward_input<T>(n, m, k, dy, ldy, w, ldw, pre, ldp, dpre, ldo, erf, workspace);                           \
+  }                                                                                                                        \
+  CLLM_API void linear_backward_weight_##suffix(int64_t n, int64_t m, int64_t k, const T* dy, int64_t ldy, const T* x,     \
+                                                int64_t ldx, A* dw, int64_t ldw, A* db, char* workspace) {                 \
+    cllm::backward_weight<T>(n, m, k, dy, ldy, x, ldx, dw, ldw, db, workspace);                                            \
+  }
+
+CLLM_LINEAR(f32, float, float)
+CLLM_LINEAR(f64, double, double)
+CLLM_LINEAR(bf16, cllm::bf16, float)
+
+CLLM_API void linear_forward_bf16_f32(int64_t n, int64_t m, int64_t k, const cllm::bf16* x, int64_t ldx,
+                                      const cllm::bf16* w, int64_t ldw, const float* b, float* out, int64_t ldo,
+                                      const float* residual, int64_t ldr, char* workspace) {
+  cllm::forward<cllm::bf16, float>(n, m, k, x, ldx, w, ldw, b, out, ldo, residual, ldr, workspace);
+}
+CLLM_API void linear_backward_input_bf16_f32(int64_t n, int64_t m, int64_t k, const cllm::bf16* dy, int64_t ldy,
+                                             const cllm::bf16* w, int64_t ldw, float* dx, int64_t ldx, char* workspace) {
+  cllm::backward_input<cllm::bf16, float>(n, m, k, dy, ldy, w, ldw, dx, ldx, workspace);
+}
