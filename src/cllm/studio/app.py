@@ -18,14 +18,21 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from cllm import __version__
 from cllm.errors import CllmError
 from cllm.studio.events import Hub, events_socket
+from cllm.studio.jobs import Jobs
 from cllm.studio.security import Access, Guard, Refused
+from cllm.studio.store import Store
 from cllm.studio.web import Gone, json, on_error, studio_of
 from cllm.studio.work import Host, Pool
 from cllm.studio.workspace import Workspace
 
 STATIC = Path(__file__).parent / "static"
 # a screen's server side: a module with `routes`, all under /api/<screen>/
-SCREENS: tuple[str, ...] = ()
+SCREENS: tuple[str, ...] = (
+    "cllm.studio.train",
+    "cllm.studio.generate",
+)
+JOBS_SECONDS = 0.5
+RECENT = 32  # jobs that every tab is told about
 PAGES = ("lattice", "calculate", "train", "generate", "inside", "bench")
 
 _MISSING = """\
@@ -41,21 +48,38 @@ The server itself runs: its programming interface answers under /api/.
 class Studio:
     """What the routes share.
 
-    workspace: the folder.  access: who may talk to it.  pool: short calculations (tiles, sieves).  slow: one that may
-    take seconds and needs torch (plans).  models: the process that holds loaded checkpoints.  store: the runs' index.
-    jobs: training processes.  hub: live events.
+    workspace: the folder.  access: who may talk to it.  store: the runs' index.  jobs: training processes.  hub: live
+    events.  pool: short calculations (tiles, sieves).  slow: one that may take seconds and needs torch (plans).
+    reader: the process that reads logs and texts.  models: the one that holds checkpoints.
     """
 
     def __init__(self, workspace: Workspace, access: Access) -> None:
         self.workspace, self.access = workspace, access
-        self.pool, self.slow, self.models = Pool(2), Pool(1), Host()
+        self.pool, self.slow = Pool(2), Pool(1)
+        self.models, self.reader = Host(), Host(most=8)
+        self.store, self.jobs = Store(workspace), Jobs(workspace)
         self.hub = Hub(workspace)
 
     async def close(self) -> None:
         """End the studio's own processes; training goes on."""
         await self.hub.close()
-        for part in (self.pool, self.slow, self.models):
+        for part in (self.pool, self.slow, self.models, self.reader):
             await part.close()
+        self.store.close()
+
+    def start(self) -> None:
+        """Begin to look for news, inside a running event loop."""
+        self.hub.start()
+        self.hub.every(JOBS_SECONDS, self.jobs_now)
+
+    def jobs_now(self) -> tuple[str, list[dict[str, Any]]]:
+        """The topic of the jobs: the state of each that lives, and of those that ended lately."""
+        jobs = self.jobs.all()[-RECENT:]
+        return "jobs", [{"id": job.id, "run": job.run, "state": job.state, "error": job.error} for job in jobs]
+
+    def publish_jobs(self) -> None:
+        """Tell every tab now that a job has changed."""
+        self.hub.publish(*self.jobs_now())
 
 
 def create_app(workspace: Workspace, access: Access, *, static: Path = STATIC) -> Starlette:
@@ -64,7 +88,7 @@ def create_app(workspace: Workspace, access: Access, *, static: Path = STATIC) -
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        studio.hub.start()
+        studio.start()
         try:
             yield
         finally:

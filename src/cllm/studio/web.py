@@ -4,12 +4,14 @@ that end when the browser has gone."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+import contextlib
+from collections.abc import AsyncGenerator, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from cllm.errors import CllmError, LimitError, MissingExtraError, RunError, UsageError
 from cllm.studio.security import Refused
@@ -111,17 +113,58 @@ async def compute(request: Request, function: str, *, seconds: float = 20.0, **a
     return await while_connected(request, studio_of(request).pool.run(function, args, seconds=seconds))
 
 
-def lines(items: AsyncGenerator[Any, None]) -> Response:
+class Lines(Response):
     """A stream of JSON values, one a line, as they come; an error on the way is the last line. The generator is closed
-    when the browser stops reading."""
+    as soon as the browser has gone."""
 
-    async def encoded() -> AsyncIterator[bytes]:
+    media_type = "application/x-ndjson"
+
+    def __init__(self, items: AsyncGenerator[Any, None]) -> None:
+        super().__init__()
+        self._items = items
+        del self.headers["content-length"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        sender = asyncio.create_task(self._send(send))
+        watch = asyncio.create_task(self._gone(receive))
         try:
-            async for item in items:
-                yield msgspec.json.encode(item) + b"\n"
+            await asyncio.wait({sender, watch}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (sender, watch):
+                task.cancel()
+            await asyncio.gather(sender, watch, return_exceptions=True)
+            with contextlib.suppress(RuntimeError):
+                await self._items.aclose()
+        if sender.done() and not sender.cancelled() and (fault := sender.exception()):
+            raise fault
+
+    async def _send(self, send: Send) -> None:
+        try:
+            async for item in self._items:
+                await send({"type": "http.response.body", "body": msgspec.json.encode(item) + b"\n", "more_body": True})
         except CllmError as error:
-            yield msgspec.json.encode({"error": str(error), "kind": type(error).__name__}) + b"\n"
+            last = msgspec.json.encode({"error": str(error), "kind": type(error).__name__}) + b"\n"
+            await send({"type": "http.response.body", "body": last, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    @staticmethod
+    async def _gone(receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+async def first_of(items: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+    """The same items, once the first is there: an error before it is raised here and answered with its status."""
+    first = await anext(items, None)
+
+    async def all_of() -> AsyncGenerator[Any, None]:
+        try:
+            if first is not None:
+                yield first
+            async for item in items:
+                yield item
         finally:
             await items.aclose()
 
-    return StreamingResponse(encoded(), media_type="application/x-ndjson")
+    return all_of()
