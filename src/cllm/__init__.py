@@ -26,6 +26,7 @@ _PUBLIC = {
     "gradcheck": "cllm.certificate",
     "load": "cllm.api",
     "plan": "cllm.api",
+    "replay": "cllm.api",
     "train": "cllm.api",
 }
 _PACKAGES = ("lattice", "numbers", "spec")
@@ -46,13 +47,14 @@ __all__ = [
     "load",
     "numbers",
     "plan",
+    "replay",
     "spec",
     "train",
 ]
 
 if TYPE_CHECKING:
     from cllm import lattice, numbers, spec
-    from cllm.api import Run, evaluate, find_lr, generate, load, plan, train
+    from cllm.api import Run, evaluate, find_lr, generate, load, plan, replay, train
     from cllm.certificate import certify, gradcheck
     from cllm.config import Config
     from cllm.model.model import Model

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cllm import config as settings
 from cllm.config import Config
@@ -39,6 +39,9 @@ from cllm.training.run import (
 from cllm.training.run import train as _train
 from cllm.training.state import DTYPES
 from cllm.training.validation import Score, score
+
+if TYPE_CHECKING:
+    from cllm.certificate.replay_report import Replay
 
 Source = str | Path
 
@@ -268,6 +271,19 @@ def find_lr(
             progress=lambda done, total: display.preparing("steps", done, total),
             stop=lambda: interrupt.name is not None,
         )
+
+
+def replay(
+    run: Run | Source, *, step: int | None = None, batch: Source | None = None, balls: bool | None = None
+) -> Replay:
+    """Run one step of a run again, in its own format, in float64 and in balls, and say where the format gave out.
+
+    step: that behind checkpoint step-N; None: the one that the guard refused.  batch: a file that the guard wrote.
+    balls: None does them where they take seconds. Nothing is changed. Raises RunError, CorruptError.
+    """
+    from cllm.certificate.replay_report import replay as again
+
+    return again(run.path if isinstance(run, Run) else run, step=step, batch=batch, balls=balls)
 
 
 def _name(paths: Sequence[Source], run: Source | None) -> str:

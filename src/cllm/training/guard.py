@@ -65,6 +65,14 @@ def _bad(tensor: Tensor) -> int:
     return int((~torch.isfinite(tensor)).sum())
 
 
+BATCH_FILE = "nonfinite-step-{:08d}.safetensors"
+
+
+def batch_files(run_dir: Path) -> list[Path]:
+    """The batches of refused steps in a run directory, by step."""
+    return sorted(run_dir.glob("nonfinite-step-*.safetensors"))
+
+
 def write_batch(path: Path, batches: Sequence[Batch]) -> str:
     """Write the step's rows for a replay; returns their SHA-256."""
     tensors = {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -250,7 +251,7 @@ class Loop:
     def _refuse(self, batches: list[Batch], loss: float, norm: float) -> None:
         """Nothing was updated yet: keep this state, write the batch, name the birthplace."""
         step = self.state.step
-        path = self.run_dir / f"nonfinite-step-{step:08d}.safetensors"
+        path = self.run_dir / guard.BATCH_FILE.format(step)
         try:
             digest = guard.write_batch(path, batches)
         except OSError as error:
@@ -264,7 +265,8 @@ class Loop:
         write_curve(self.run_dir)
         raise NonFiniteError(
             f"step {step + 1}: {what}, {where}. The update was not made; the state before it is saved in "
-            f"{self.run_dir}, its batch in {path.name}. The usual cure is a lower optim.lr or a longer "
+            f"{self.run_dir}, its batch in {path.name}; `cllm replay {shlex.quote(str(self.run_dir))}` runs it again, op by "
+            "op. The usual cure is a lower optim.lr or a longer "
             "schedule.warmup, in a new run: this one would meet the same step again."
         )
 
