@@ -4,12 +4,14 @@
     w ← w − lr·λ·w − lr·(m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + ε)
 
 Blocks of a few megabytes stay near the caches. Where g is exactly 0 from the start, m, v and the update are exactly 0.
+The native kernels (native/src/adamw.cpp) do the same operations in the same order, each rounded once: the same bits.
 """
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,19 +30,25 @@ def adamw(
     eps: float,
     decay: float,
     scale: float = 1.0,
+    shadow: Tensor | None = None,
 ) -> None:
-    """Update w, m, v in place (flat, same length); g is only read. `scale`: 1/valid targets, times the clip factor."""
+    """Update w, m, v in place (flat, same length, float32 or float64); g is only read.
+
+    scale: 1/valid targets, times the clip factor.  shadow: receives the new weights as bfloat16.
+    """
     b1, b2 = betas
-    rate = lr / (1.0 - b1**t)
-    root = 1.0 / math.sqrt(1.0 - b2**t)
-    for ws, gs, ms, vs in zip(*(x.split(BLOCK) for x in (w, g, m, v)), strict=True):
-        scaled = gs * scale
-        ms.mul_(b1).add_(scaled, alpha=1.0 - b1)
-        vs.mul_(b2).addcmul_(scaled, scaled, value=1.0 - b2)
-        denominator = torch.sqrt(vs, out=scaled).mul_(root).add_(eps)
-        if decay:
-            ws.mul_(1.0 - lr * decay)
-        ws.addcdiv_(ms, denominator, value=-rate)
+    rate, root = lr / (1.0 - b1**t), 1.0 / math.sqrt(1.0 - b2**t)
+    for at in range(0, w.numel(), BLOCK):
+        part = slice(at, at + BLOCK)
+        ws, ms, vs = w[part], m[part], v[part]
+        scaled = g[part] * scale
+        other = scaled * (1.0 - b1)
+        ms.mul_(b1).add_(other)
+        vs.mul_(b2).add_(torch.mul(scaled, 1.0 - b2, out=other).mul_(scaled))
+        denominator = square_root(vs, scaled).mul_(root).add_(eps)
+        ws.mul_(1.0 - lr * decay).sub_(torch.mul(ms, rate, out=other).div_(denominator))
+        if shadow is not None:
+            shadow[part].copy_(ws)
 
 
 def sgd(
@@ -53,17 +61,30 @@ def sgd(
     nesterov: bool,
     decay: float,
     scale: float = 1.0,
+    shadow: Tensor | None = None,
 ) -> None:
-    """SGD with momentum: m ← μm + g; w ← w − lr·λ·w − lr·(m, or g + μm with Nesterov)."""
-    for ws, gs, ms in zip(*(x.split(BLOCK) for x in (w, g, m)), strict=True):
-        scaled = gs * scale
+    """SGD with momentum: m ← μm + g; w ← w − lr·λ·w − lr·(m, or g + μm with Nesterov). shadow: as for AdamW."""
+    for at in range(0, w.numel(), BLOCK):
+        part = slice(at, at + BLOCK)
+        ws, ms = w[part], m[part]
+        scaled = g[part] * scale
         ms.mul_(momentum).add_(scaled)
-        if decay:
-            ws.mul_(1.0 - lr * decay)
-        ws.add_(scaled.add_(ms, alpha=momentum) if nesterov else ms, alpha=-lr)
+        direction = scaled.add_(ms * momentum) if nesterov else scaled.copy_(ms)
+        ws.mul_(1.0 - lr * decay).sub_(direction.mul_(lr))
+        if shadow is not None:
+            shadow[part].copy_(ws)
+
+
+def square_root(x: Tensor, out: Tensor | None = None) -> Tensor:
+    """√x, correctly rounded on the CPU: torch's own is off by one in the last place for every fifth float32."""
+    out = torch.empty_like(x) if out is None else out
+    if x.device.type != "cpu":
+        return torch.sqrt(x, out=out)
+    np.sqrt(x.numpy(), out=out.numpy())
+    return out
 
 
 def sum_of_squares(g: Tensor) -> float:
-    """Σ g² in float64, for the global norm."""
+    """Σ g² in float64, for the global norm; g: flat, float32, float64 or bfloat16."""
     norms = (float(torch.linalg.vector_norm(part, dtype=torch.float64)) for part in g.split(1 << 20))
     return math.fsum(norm * norm for norm in norms)
