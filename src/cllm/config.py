@@ -118,10 +118,27 @@ class ScheduleConfig(_Section, frozen=True):
 class CheckpointConfig(_Section, frozen=True):
     every: Natural | None = None  # steps; default: a tenth of the run
     keep: Count = 2  # newest checkpoints kept, besides the best
+    background: bool = True  # written by a thread from a copy (of weights and state, in memory) while training goes on
+
+
+class GuardConfig(_Section, frozen=True):
+    """What to do about a step whose loss or gradient norm leaps. (One that is not finite always stops the training.)"""
+
+    spikes: Literal["off", "skip", "rollback"] = "off"  # leave the update out, or go back to the last checkpoint
+    by: Literal["loss", "grad_norm", "either"] = "either"
+    z: Positive = 6.0  # standard deviations above the moving average
+    window: Annotated[int, Meta(ge=10)] = 100  # steps that the average remembers, and steps before the first judgement
+    most: Count = 10  # spikes in a row; then it is no spike but a new level, and the average starts again
 
 
 class LogConfig(_Section, frozen=True):
     every: Count = 1  # steps between `step` events
+    noise_scale: bool = False  # gradient noise scale, from the micro-batches of a step; needs train.accumulate ≥ 2
+    mfu: bool = False  # model FLOPs utilisation against this machine's measured peak
+    tensorboard: bool = False  # also write RUN/tensorboard
+    trackio: bool = False  # also log to trackio
+    wandb: bool = False  # also log to Weights & Biases
+    project: str = "cllm"  # of trackio and wandb
 
 
 class Config(_Section, frozen=True):
@@ -139,6 +156,7 @@ class Config(_Section, frozen=True):
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
 
 
 def load(
@@ -196,6 +214,13 @@ def check(config: Config, where: str = "settings") -> Config:
         raise ConfigError(f"{where}: train.sequence: got {sequence}, expected at most model.context = {model.context}")
     if data.vocab_size is not None and data.vocab_size < 5:
         raise ConfigError(f"{where}: data.vocab_size: got {data.vocab_size}, expected at least 5 (the specials)")
+    if config.log.noise_scale and train.accumulate < 2:
+        raise ConfigError(
+            f"{where}: log.noise_scale: needs train.accumulate of 2 or more (got {train.accumulate}): the noise is the "
+            "difference between the gradients of a step's micro-batches"
+        )
+    if config.guard.spikes == "rollback" and config.checkpoint.every == 0:
+        raise ConfigError(f"{where}: guard.spikes = rollback goes back to a checkpoint: it needs checkpoint.every > 0")
     return replace(config, {"train.sequence": sequence})
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ class State:
     model: the parameters.  moments: flat buffers by name ("m", "v" for AdamW, "m" for SGD).
     ema: moving average of the parameters, or None.  step: optimiser steps done.  tokens: valid targets seen.
     position: rows taken from the data stream.  best: lowest validation loss so far (nats a token).  waited: evaluations
-    since then.
+    since then.  statistics: running figures of the spike policy and the noise scale, by name (JSON-able).
     """
 
     config: Config
@@ -37,6 +38,7 @@ class State:
     position: int = 0
     best: float | None = None
     waited: int = 0
+    statistics: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @classmethod
     def fresh(cls, config: Config, device: torch.device | str = "cpu") -> State:
@@ -78,6 +80,7 @@ class State:
             "position": self.position,
             "best": self.best,
             "waited": self.waited,
+            "statistics": copy.deepcopy(self.statistics),
         }
 
     @classmethod
@@ -120,6 +123,7 @@ class State:
             position=meta["position"],
             best=meta["best"],
             waited=meta["waited"],
+            statistics=copy.deepcopy(meta.get("statistics", {})),
         )
 
     @property
