@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -56,6 +56,11 @@ class Layout:
         self.total = _round_up(position, GROUP_ALIGN)
         self.parameters = sum(entry.size for entry in entries)
 
+    def only(self, keep: Callable[[Entry], bool]) -> Layout:
+        """The layout of some of the tensors, in the same order. A joined one stays joined to what is then before it,
+        so `keep` must treat joined neighbours alike."""
+        return Layout([entry for entry in self.entries if keep(entry)])
+
 
 class Flat(Mapping[str, Tensor]):
     """One contiguous tensor with named views. `flat["0.attn.wq"]` is the view; `flat.data` the whole buffer.
@@ -84,6 +89,22 @@ class Flat(Mapping[str, Tensor]):
         """The contiguous part of one optimiser group."""
         start, stop = self.layout.segments[group]
         return self.data[start:stop]
+
+    def between(self, first: str, last: str) -> Tensor:
+        """The contiguous part from the first entry of `first` to the last one of `last`, padding between included."""
+        return self.data[self.layout.offsets[first] : self.layout.offsets[last] + self._views[last].numel()]
+
+    def zero_(self) -> None:
+        self.data.zero_()
+
+    def stored(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps: the views."""
+        return dict(self)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes allocated, padding included."""
+        return self.data.numel() * self.data.element_size()
 
     def span(self, first: str, last: str, shape: tuple[int, ...]) -> Tensor:
         """Joined neighbours `first`…`last` as one view of `shape`."""
