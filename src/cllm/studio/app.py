@@ -28,6 +28,8 @@ from cllm.studio.workspace import Workspace
 STATIC = Path(__file__).parent / "static"
 # a screen's server side: a module with `routes`, all under /api/<screen>/
 SCREENS: tuple[str, ...] = (
+    "cllm.studio.lattice",
+    "cllm.studio.calculate",
     "cllm.studio.train",
     "cllm.studio.generate",
 )
