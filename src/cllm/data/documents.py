@@ -67,7 +67,7 @@ class Document:
         with `cuts_before_space` gives the same ids as for the whole. Raises what `blocks` raises."""
         held: list[str] = []
         for block in self.blocks(seen):
-            cut = _last_cut(block)
+            cut = last_cut(block)
             if cut == 0:  # nowhere in this block: it stays with what follows
                 held.append(block)
                 continue
@@ -96,7 +96,7 @@ class Document:
         )
 
 
-def _last_cut(text: str) -> int:
+def last_cut(text: str) -> int:
     """The last place > 0 where a space or line feed follows a visible character; 0 if there is none."""
     end = len(text)
     while end > 0:

@@ -14,11 +14,12 @@ from typing import BinaryIO, Final
 import msgspec
 import numpy as np
 
+from cllm.data.encode import remove_segments, segment_folder, write_shard
 from cllm.data.mix import Mix
 from cllm.data.record import read_bytes, read_record, write_record
 from cllm.data.records import DEFAULT_FIELD
 from cllm.data.scan import Survey, survey
-from cllm.data.shard import MixPart, Shard, ShardRecord, ShardWriter
+from cllm.data.shard import MixPart, Shard, ShardRecord
 from cllm.data.sources import find_sources
 from cllm.data.split import Split, split
 from cllm.data.table import Documents
@@ -117,6 +118,7 @@ def prepare(
     weights: Mapping[str, float] | None = None,
     progress: Progress | None = None,
     stdin: BinaryIO | None = None,
+    workers: int | None = None,
 ) -> Prepared:
     """Reads the text that `paths` name (see `find_sources`), splits it, trains or loads the tokenizer, and
     writes the shards to the folder `out_dir` (a run's is RUN/data).
@@ -125,9 +127,11 @@ def prepare(
     alone, or the path of a tokenizer.json (or of gpt2.tiktoken). `field`: where the text of a record is (default
     "text"; `a.b` is nested). `skip_bad`: leave out records that cannot be used instead of refusing them. `dedup`:
     leave out documents whose text an earlier one has. `weights`: for each of `paths` its share of the training
-    rows (of any sum; see `Mix`); each path is then split by itself.
+    rows (of any sum; see `Mix`); each path is then split by itself. `workers`: processes that encode (default: one a
+    core for more than a few megabytes); the bytes written do not depend on it.
 
-    The folder appears complete or not at all. A folder that already holds the same texts prepared with the same
+    The folder appears complete or not at all. Encoding that was stopped goes on where it was (finished segments lie
+    in a hidden folder beside it until then). A folder that already holds the same texts prepared with the same
     settings is checked (all hashes) and used again; one with other texts or settings is never overwritten. The
     shards are a function of the texts, their order and the settings.
 
@@ -171,7 +175,9 @@ def prepare(
         chosen = given if given is not None else _train(settings, parts, progress)
         notes += chosen.notes
         chosen.save(work / TOKENIZER)
-        hashes = _encode(work, chosen, parts, mix, _digests(sources.documents, found), notes, progress)
+        key = msgspec.json.encode([settings, listed])
+        expected = _digests(sources.documents, found)
+        hashes = _encode(work, out, chosen, parts, mix, expected, key, notes, progress, workers)
         shutil.rmtree(spool)
         write_record(
             work / RECORD,
@@ -185,6 +191,7 @@ def prepare(
             ),
         )
         _publish(work, out)
+        remove_segments(out)
     except OSError as e:
         hint = "; free some space" if e.errno == errno.ENOSPC else ""
         raise RunError(f"{e.filename or out}: cannot write the prepared data: {e.strerror}{hint}") from e
@@ -324,34 +331,37 @@ def _train(settings: Settings, parts: Split, progress: Progress | None) -> Token
 
 def _encode(
     folder: Path,
+    out: Path,
     tokenizer: Tokenizer,
     parts: Split,
     mix: list[MixPart] | None,
     expected: dict[Path, bytes],
+    key: bytes,
     notes: list[str],
     progress: Progress | None,
+    workers: int | None,
 ) -> dict[str, str]:
     """Writes the shards; returns the hash of each. Checks that the files are still what `survey` read."""
     report = _Report("encode", parts.train.joined(parts.val), progress)
     digests = {path: hashlib.sha256() for path in expected}
     hashes = {}
+    kept = segment_folder(out, key + bytes.fromhex(tokenizer.sha256))
+    remove_segments(out, but=kept)
     for name, documents in (("train", parts.train), ("val", parts.val)):
         if not documents:
             continue
-        writer = ShardWriter(folder, name, tokenizer, mix if name == "train" else None)
-        try:
-            for document in documents:
-                digest = digests.get(document.path)
-
-                def seen(block: bytes, digest: hashlib._Hash | None = digest) -> None:
-                    if digest is not None:
-                        digest.update(block)
-                    report(len(block))
-
-                writer.add(document.pieces(seen))
-            record, hashes[name] = writer.finish()
-        finally:
-            writer.close()
+        record, hashes[name] = write_shard(
+            folder,
+            name,
+            documents,
+            tokenizer,
+            folder / TOKENIZER,
+            kept,
+            mix=mix if name == "train" else None,
+            digests=digests,
+            workers=workers,
+            progress=report,
+        )
         if record.unknown:
             notes.append(
                 f"{record.unknown} of the {record.tokens} tokens of the {name} part are <unk>: what they stood for "
@@ -362,6 +372,7 @@ def _encode(
     read = {d.path for part in (parts.train, parts.val) for d in part} if digests else set()
     for path in read & digests.keys():
         if digests[path].digest() != expected[path]:
+            remove_segments(out)
             raise DataError(f"{path}: it changed while it was being read; try again")
     return hashes
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -23,14 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from cllm.data.record import PREPARE_AGAIN, read_record, write_record
+from cllm.data.segments import Encoder, SegmentRecord
 from cllm.errors import CorruptError, DataError, RunError
 from cllm.text import Tokenizer
 
 MAGIC: Final = b"CLLMTOK1"
 HEADER: Final = struct.Struct("<8sIIQ32s8x")
 VERSION: Final = 1
-BATCH: Final = 1 << 19
-"""Characters of text tokenised together (on all cores)."""
 
 
 class MixPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -132,52 +130,56 @@ class Shard:
 
 
 class ShardWriter:
-    """Writes a shard document by document in bounded memory; `finish` makes it readable."""
+    """Writes a shard document by document (or segment by segment) in bounded memory; `finish` makes it readable."""
 
     def __init__(self, folder: Path, name: str, tokenizer: Tokenizer, mix: list[MixPart] | None = None) -> None:
         self._folder, self._name, self._tokenizer, self._mix = folder, name, tokenizer, mix
-        self._type = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
         self._tokens: BinaryIO = (folder / f"{name}.tokens").open("wb")
         self._tokens.write(b"\0" * HEADER.size)  # the header needs the count: written last
-        self._table = array("q")
-        self._queue: list[str | None] = []
-        """pieces not yet written; None ends a document"""
-        self._queued = 0
-        self._digest = hashlib.sha256()
-        self._count = self._bytes = self._characters = self._unknown = 0
-        self._first = 0, 0
-        """token and byte at which the document under way began"""
-        self._lossless = tokenizer.pieces is not None
+        self._encoder = Encoder(tokenizer, self._tokens)
 
     def add(self, pieces: Iterable[str]) -> None:
         """Adds one document, given as pieces of text whose ids can be joined; its EOS is appended."""
-        if not self._tokenizer.cuts_before_space:
-            pieces = ["".join(pieces)]
-        for piece in pieces:
-            self._queue.append(piece)
-            self._queued += len(piece) + 64
-            if self._queued >= BATCH:
-                self._flush()
-        self._queue.append(None)
+        self._encoder.add(pieces)
+
+    def append(self, place: Path, record: SegmentRecord) -> None:
+        """Adds an encoded segment (see `encode_segment`), whose files were checked."""
+        e = self._encoder
+        e.flush()
+        with place.with_suffix(".ids").open("rb") as file:
+            while block := file.read(1 << 20):
+                e.digest.update(block)
+                self._tokens.write(block)
+        ends = np.fromfile(place.with_suffix(".ends"), dtype="<i8").reshape(-1, 2) + np.array([e.tokens, e.bytes])
+        e.ends.frombytes(ends.astype(np.int64).tobytes())
+        e.tokens += record.tokens
+        e.bytes += record.bytes
+        e.characters += record.characters
+        e.unknown += record.unknown
+        e.lossless = e.lossless and record.lossless
 
     def finish(self) -> tuple[ShardRecord, str]:
         """Completes the three files, flushes them to the disk and returns the record and its hash. DataError
         for no token."""
-        self._flush()
-        if self._count == 0:
+        e = self._encoder
+        e.flush()
+        if e.tokens == 0:
             self.close()
             raise DataError(f"{self._name}: the text gives no token")
         tokenizer = self._tokenizer
         start = tokenizer.eos_id if tokenizer.eos_id is not None else tokenizer.bos_id
-        table = np.array(self._table, dtype="<i8").tobytes()
+        ends = np.array(e.ends, dtype="<i8").reshape(-1, 2)
+        # first token and length in bytes of each document, from where each ends
+        rows = np.stack([np.append(0, ends[:-1, 0]), np.diff(ends[:, 1], prepend=0)], axis=1)
+        table = np.ascontiguousarray(rows, dtype="<i8").tobytes()
         record = ShardRecord(
-            item_bytes=self._type.itemsize,
-            tokens=self._count,
-            documents=len(self._table) // 2,
-            bytes=self._bytes,
-            characters=self._characters,
-            unknown=self._unknown,
-            lossless=self._lossless,
+            item_bytes=e.dtype.itemsize,
+            tokens=e.tokens,
+            documents=len(ends),
+            bytes=e.bytes,
+            characters=e.characters,
+            unknown=e.unknown,
+            lossless=e.lossless,
             vocab_size=tokenizer.vocab_size,
             tokenizer_sha256=tokenizer.sha256,
             eos_id=tokenizer.eos_id,
@@ -189,7 +191,7 @@ class ShardWriter:
         )
         header = _header(record)
         # the file's hash is that of header, then ids: the ids' hash alone was gathered while writing
-        digest = hashlib.sha256(header + self._digest.digest()).hexdigest()
+        digest = hashlib.sha256(header + e.digest.digest()).hexdigest()
         record = msgspec.structs.replace(record, tokens_sha256=digest)
         self._tokens.seek(0)
         self._tokens.write(header)
@@ -205,37 +207,6 @@ class ShardWriter:
     def close(self) -> None:
         """Gives the open file back (after a failure; `finish` does it otherwise)."""
         self._tokens.close()
-
-    def _flush(self) -> None:
-        """Writes the queue; a document that has not ended goes on with the next."""
-        queue, self._queue, self._queued = self._queue, [], 0
-        ids = iter(self._tokenizer.encode_batch(text for text in queue if text is not None))
-        for text in queue:
-            if text is not None:
-                self._encoded(text, next(ids))
-                continue
-            if self._tokenizer.eos_id is not None:
-                self._write(np.array([self._tokenizer.eos_id], dtype=self._type))
-            self._table.extend((self._first[0], self._bytes - self._first[1]))
-            self._first = self._count, self._bytes
-
-    def _encoded(self, text: str, ids: list[int]) -> None:
-        tokenizer = self._tokenizer
-        content = text.encode()
-        self._bytes += len(content)
-        self._characters += len(text)
-        found = np.array(ids, dtype=self._type)
-        unknown = 0 if tokenizer.unk_id is None else int(np.count_nonzero(found == tokenizer.unk_id))
-        self._unknown += unknown
-        if self._lossless:
-            self._lossless = unknown == 0 and tokenizer.decode_bytes(ids) == content
-        self._write(found)
-
-    def _write(self, ids: npt.NDArray[Any]) -> None:
-        content = ids.tobytes()
-        self._digest.update(content)
-        self._tokens.write(content)
-        self._count += len(ids)
 
 
 def _header(r: ShardRecord) -> bytes:
