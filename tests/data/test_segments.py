@@ -113,7 +113,8 @@ def test_what_was_finished_is_taken_up_again(shelf: Path, tmp_path: Path, small,
     # one of them is damaged meanwhile: ids, ends or record
     for place, suffix in zip(done, (".ids", ".ends", ".json"), strict=False):
         path = place.with_suffix(suffix)
-        path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     real = module.encode_segment
 
     def counted(parts, tokenizer, place, progress=None):
