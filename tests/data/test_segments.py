@@ -114,7 +114,7 @@ def test_what_was_finished_is_taken_up_again(shelf: Path, tmp_path: Path, small,
     for place, suffix in zip(done, (".ids", ".ends", ".json"), strict=False):
         path = place.with_suffix(suffix)
         whole = path.read_bytes()
-        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]) if whole else b"x")
     real = module.encode_segment
 
     def counted(parts, tokenizer, place, progress=None):
