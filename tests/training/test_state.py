@@ -161,10 +161,11 @@ def test_the_planned_bytes_are_those_allocated(preset: str):
     planned = size(c)
     state = State.fresh(c)
     step = make_step(state)
-    assert planned.bytes_by_part == state.bytes_by_part | step.bytes_by_part
+    copied = sum(state.bytes_by_part.values())  # while a checkpoint is written in the background
+    assert planned.bytes_by_part == state.bytes_by_part | step.bytes_by_part | {"checkpoint copy": copied}
     seen: dict[int, int] = {}
     _storages([state, step], seen, set())
-    assert planned.total_bytes == sum(seen.values())
+    assert planned.total_bytes == sum(seen.values()) + copied
     assert planned.parameters == layout(c.model).parameters
 
 

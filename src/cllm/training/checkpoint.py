@@ -21,7 +21,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,7 @@ def save(
     *,
     keep: int | None,
     best: bool,
+    spare: Collection[str] = (),
     storage: Storage | None = None,
 ) -> Path:
     """Writes the checkpoint of `step` and returns its folder once it is durable and `latest` names it.
@@ -135,6 +136,7 @@ def save(
     step: optimiser steps done so far; weights, state: any shapes, any device, any type of safetensors;
     meta: a JSON-able dict without NaN or infinities; keep: how many of the newest checkpoints up to this
     step stay, at least 1 (None: all; the best one and later steps of an older line of the run always stay);
+    spare: names of others that stay;
     best: whether this is the best so far (moves `best`). One writer a run: hold `cllm.training.lock`.
 
     Raises UsageError for arguments that cannot be saved and RunError when the disk refuses (full, read-only,
@@ -177,7 +179,7 @@ def save(
         storage.fsync_dir(folder)
         for pointer in (LATEST, BEST) if best else (LATEST,):
             _point(storage, run_dir, pointer, name)
-        _retire(storage, run_dir, step, keep)
+        _retire(storage, run_dir, step, keep, spare)
     except OSError as error:
         with contextlib.suppress(OSError):
             remove_tree(storage, temporary)
@@ -218,14 +220,14 @@ def _clean(storage: Storage, run_dir: Path) -> None:
             remove_tree(storage, folder / name)
 
 
-def _retire(storage: Storage, run_dir: Path, step: int, keep: int | None) -> None:
+def _retire(storage: Storage, run_dir: Path, step: int, keep: int | None, spare: Collection[str]) -> None:
     """Removes checkpoints beyond the newest `keep`. Renamed first, so that no half-removed one has a name."""
     folder = run_dir / FOLDER
     names = storage.listdir(folder)
     steps = sorted((at for name in names if (at := _step_of(name)) is not None and at <= step), reverse=True)
     extra = [] if keep is None else [checkpoint_name(at) for at in steps[keep:]]
     best = _named(storage, run_dir / BEST)
-    extra = [name for name in extra if name != best]
+    extra = [name for name in extra if name != best and name not in spare]
     garbage = [name for name in names if name.startswith(_SUPERSEDED)]
     for name in extra:
         storage.replace(folder / name, folder / (_TEMPORARY + "removed-" + name))

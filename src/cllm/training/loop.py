@@ -14,16 +14,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cllm.data.prepare import Prepared
-from cllm.data.stream import SequentialRows
+from cllm.data.stream import SequentialRows, Stream
 from cllm.errors import CllmError, NonFiniteError, RunError
 from cllm.generation.generate import Request, generate
 from cllm.model.batch import Batch
+from cllm.model.step import Step
 from cllm.training import checkpoint, guard
 from cllm.training.curve import write_curve
 from cllm.training.events import EventLog
 from cllm.training.interrupt import Interrupt
 from cllm.training.plan import EVALUATIONS, evaluation_rows, schedule_of, settle, steps_for
+from cllm.training.saver import Saved, Saver
 from cllm.training.schedule import lr_at
+from cllm.training.spikes import Spike, judge, rollback_checkpoint, rollback_step
 from cllm.training.state import State
 from cllm.training.stepper import Stepper
 from cllm.training.validation import Score, score
@@ -62,14 +65,24 @@ class Loop:
         self.run_dir, self.state, self.data, self.report = run_dir, state, data, report
         c = state.config
         self.stepper = Stepper(state, data.train)
-        self.step, self.stream = self.stepper.step, self.stepper.stream
         sequence = self.step.sequence
         self.rows = SequentialRows(data.val, sequence, pack=c.data.pack) if data.val is not None else None
         self.byte_lengths = data.tokenizer.byte_lengths if data.val is not None and data.val.lossless else None
         self._interrupt = Interrupt()
-        self._marked = -1  # step of the newest checkpoint
+        self._saver = Saver(run_dir, background=c.checkpoint.background, sync=self._sync_log)
+        self._marked = -1  # step of the newest checkpoint, on disk or on its way there
         self._evaluated = -1  # step of the newest evaluation
         self._log_failed = False
+
+    @property
+    def step(self) -> Step:
+        """The buffers of a step."""
+        return self.stepper.step
+
+    @property
+    def stream(self) -> Stream:
+        """The training rows."""
+        return self.stepper.stream
 
     # ------------------------------------------------------------------------------------------ before step 0
 
@@ -99,8 +112,8 @@ class Loop:
         timed_rows = evaluation_rows(state.config)
         whole = 0.0 if self.rows is None else len(self.rows) / min(timed_rows, len(self.rows))
         steps = steps_for(minutes, one_step, one_evaluation, EVALUATIONS + whole)
-        for flat in state.moments.values():
-            flat.data.zero_()
+        for moment in state.moments.values():
+            moment.zero_()
         state.step = state.tokens = state.position = 0
         return steps
 
@@ -108,43 +121,83 @@ class Loop:
 
     def run(self, log: EventLog, notes: dict[str, Any]) -> Outcome:
         """Train to `train.steps`, or until interrupted. `notes` goes into the first event."""
-        state, self._events = self.state, log
-        c = state.config
+        self._events = log
+        c = self.state.config
         steps = c.train.steps
         assert steps is not None
         schedule = schedule_of(c)
-        self._log("start" if state.step == 0 else "resume", steps=steps, **notes)
+        self._log("start" if self.state.step == 0 else "resume", steps=steps, **notes)
         with Interrupt(announce=not self.report.quiet).installed() as self._interrupt:
-            if state.step == 0:
-                self._save()  # from here on there is always something to resume
-            while state.step < steps and self._interrupt.name is None and not self._stalled:
-                begin = time.perf_counter()
-                lr = lr_at(schedule, state.step)
-                batches = self.stepper.batches(state.position)
-                norm = self.stepper.gradients(batches, state.step)
-                loss, targets = self.stepper.loss, self.step.sums.valid
-                if not self.stepper.finite(norm):
-                    self._refuse(batches, loss, norm.value)
-                self.stepper.update(lr, norm)
-                rate = targets / (time.perf_counter() - begin)
-                self.report.step(state.step, loss, lr, norm.value, rate)
-                if state.step % c.log.every == 0 or state.step == steps:
-                    self._log(
-                        "step",
-                        loss=loss,
-                        lr=lr,
-                        grad_norm=norm.value,
-                        tokens=state.tokens,
-                        tokens_per_s=round(rate, 1),
-                    )
-                self._on_the_way(steps)
-            return self._finish(steps)
+            try:
+                if self.state.step == 0:
+                    self._save()
+                    self._saved(self._saver.wait())  # from here on there is always something to resume
+                while self.state.step < steps and self._interrupt.name is None and not self._stalled:
+                    self._one_step(lr_at(schedule, self.state.step), steps)
+                    self._on_the_way(steps)
+                return self._finish(steps)
+            finally:
+                self._saver.close()
+
+    def _one_step(self, lr: float, steps: int) -> None:
+        """Gradients, the guard's judgement, the update, its event."""
+        state = self.state
+        begin = time.perf_counter()
+        batches = self.stepper.batches(state.position)
+        norm = self.stepper.gradients(batches, state.step)
+        loss, targets = self.stepper.loss, self.step.sums.valid
+        if not self.stepper.finite(norm):
+            self._refuse(batches, loss, norm.value)
+        spike = judge(state, loss, norm.value)
+        skipped = spike is not None and not spike.level
+        if skipped and state.config.guard.spikes == "rollback":
+            assert spike is not None
+            self._roll_back(spike)
+            return
+        if skipped:
+            self.stepper.skip()
+        else:
+            self.stepper.update(lr, norm)
+        rate = targets / (time.perf_counter() - begin)
+        self.report.step(state.step, loss, lr, norm.value, rate)
+        if state.step % state.config.log.every == 0 or state.step == steps:
+            figures = {"loss": loss, "lr": lr, "grad_norm": norm.value, "tokens": state.tokens}
+            self._log("step", **figures, tokens_per_s=round(rate, 1), **({"skipped": True} if skipped else {}))
+        if spike is not None:
+            what = "a new level: the average starts again" if spike.level else "a spike: the update is left out"
+            self._alert("spike", f"{spike}: {what}", action="level" if spike.level else "skip", **spike.to_dict())
+
+    def _roll_back(self, spike: Spike) -> None:
+        """To the newest checkpoint of the cadence, and on with the rows behind the spike."""
+        state, c = self.state, self.state.config
+        at, rows = state.step, state.position + self.stepper.rows
+        self._settle_save()
+        target = rollback_step(at, c.checkpoint.every or 0)
+        found = rollback_checkpoint(self.run_dir, target)
+        device = state.model.device
+        del self.stepper  # its memory, before that of the next
+        self.state = State.restore(c, found.weights, found.state, found.meta, device)
+        for name in ("best", "waited", "statistics"):  # these belong to the course, not to the step
+            setattr(self.state, name, getattr(state, name))
+        self.state.position = rows
+        self.stepper = Stepper(self.state, self.data.train)
+        self._log("resume", steps=c.train.steps, **{"from": found.name}, rolled_back_from=at)
+        gone = "" if found.step == target else f" ({checkpoint.checkpoint_name(target)} is gone)"
+        self._alert(
+            "spike",
+            f"{spike} in step {at + 1}: back to {found.name}{gone}, and on with the rows behind it",
+            action="rollback",
+            at_step=at,
+            **spike.to_dict(),
+        )
+        self._marked, self._evaluated = self.state.step, -1
 
     def _finish(self, steps: int) -> Outcome:
         """Save first; then, if the training is over, score the whole validation part (which may be interrupted)."""
         over = self.state.step >= steps or self._stalled
         better = over and self._evaluated != self.state.step and self._improved()
         self._save(best=better)
+        self._saved(self._saver.wait())
         final = self._evaluate(whole=True) if over and self._interrupt.name is None else None
         reason = "done" if self.state.step >= steps else "early stop" if self._stalled else "interrupted"
         self._log("stop", reason=self._interrupt.name if reason == "interrupted" else reason)
@@ -159,11 +212,12 @@ class Loop:
         better = bool(c.train.eval_every) and step % (c.train.eval_every or 1) == 0 and self._improved()
         if c.train.sample_every and step % c.train.sample_every == 0:
             self._sample()
-        if better or (c.checkpoint.every and step % c.checkpoint.every == 0):
-            try:
+        try:
+            self._saved(self._saver.poll())
+            if better or (c.checkpoint.every and step % c.checkpoint.every == 0):
                 self._save(best=better)
-            except RunError as error:  # the next one may find room again; the last one must
-                self._alert("save", f"{error}\nThe training goes on; the next checkpoint will be tried.")
+        except RunError as error:
+            self._save_failed(error)
 
     def _improved(self) -> bool:
         """Score the usual rows; whether this is the lowest validation loss so far."""
@@ -217,35 +271,56 @@ class Loop:
         self.report.message(f"step {self.state.step}: sample\n{_indented(text)}")
 
     def _save(self, *, best: bool = False) -> None:
+        """Start saving this state, once the save before is through."""
         if self._marked == self.state.step:
             return
-        weights, rest = self.state.tensors()
-        with contextlib.suppress(RunError):
-            self._events.sync()
+        self._settle_save()
+        c, meta = self.state.config, self.state.meta()
+        meta |= {"tokenizer": self.data.tokenizer.sha256, "data": self.data.record.train_sha256}
+        spare = {checkpoint.checkpoint_name(rollback_step(self.state.step, c.checkpoint.every or 0))}
         with self._interrupt.shield():
-            path = checkpoint.save(
-                self.run_dir,
+            self._saver.save(
                 self.state.step,
-                weights,
-                rest,
-                self.state.meta() | {"tokenizer": self.data.tokenizer.sha256, "data": self.data.record.train_sha256},
-                keep=self.state.config.checkpoint.keep,
+                *self.state.tensors(),
+                meta,
+                keep=c.checkpoint.keep,
                 best=best,
+                spare=spare if c.guard.spikes == "rollback" else (),
             )
             self._marked = self.state.step
-            self._log("checkpoint", name=path.name, best=best)
+            if not c.checkpoint.background:
+                self._saved(self._saver.wait())
 
-    def _log(self, event: str, **fields: Any) -> None:
+    def _settle_save(self) -> None:
+        """Wait for the save under way. If it failed, that is said: the next one may find room again."""
+        try:
+            self._saved(self._saver.wait())
+        except RunError as error:
+            self._save_failed(error)
+
+    def _saved(self, saved: Saved | None) -> None:
+        if saved is not None:
+            self._log("checkpoint", saved.step, name=saved.name, best=saved.best)
+
+    def _save_failed(self, error: RunError) -> None:
+        self._marked = -1
+        self._alert("save", f"{error}\nThe training goes on; the next checkpoint will be tried.")
+
+    def _sync_log(self) -> None:
+        with contextlib.suppress(RunError):
+            self._events.sync()
+
+    def _log(self, event: str, step: int | None = None, /, **fields: Any) -> None:
         """Write an event. A disk that refuses it must not stop the training: it is said once."""
         try:
-            self._events.emit(event, self.state.step, **fields)
+            self._events.emit(event, self.state.step if step is None else step, **fields)
         except RunError as error:
             if not self._log_failed:
                 self.report.message(f"{error}\nThe training goes on; its log has a gap.")
             self._log_failed = True
 
-    def _alert(self, kind: str, text: str) -> None:
-        self._log("alert", kind=kind, what=text)
+    def _alert(self, kind: str, text: str, **fields: Any) -> None:
+        self._log("alert", kind=kind, what=text, **fields)
         self.report.message(f"step {self.state.step}: {text}")
 
     def _refuse(self, batches: list[Batch], loss: float, norm: float) -> None:
@@ -260,14 +335,15 @@ class Loop:
         what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
         where = f"first seen in {place}" if place else "every op is finite: the sum overflowed"
         self._save()
+        self._saved(self._saver.wait())
         self._log("alert", kind="non-finite", what=what, where=str(place), batch=path.name, batch_sha256=digest)
         self._log("stop", reason="non-finite")
         write_curve(self.run_dir)
         raise NonFiniteError(
             f"step {step + 1}: {what}, {where}. The update was not made; the state before it is saved in "
-            f"{self.run_dir}, its batch in {path.name}; `cllm replay {shlex.quote(str(self.run_dir))}` runs it again, op by "
-            "op. The usual cure is a lower optim.lr or a longer "
-            "schedule.warmup, in a new run: this one would meet the same step again."
+            f"{self.run_dir}, its batch in {path.name}; `cllm replay {shlex.quote(str(self.run_dir))}` runs it again, "
+            "op by op. The usual cure is a lower optim.lr or a longer schedule.warmup, in a new run: this one would "
+            "meet the same step again."
         )
 
 

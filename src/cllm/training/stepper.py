@@ -59,6 +59,11 @@ class Stepper:
         update(self.state, self.step, self.step.kernels, lr, norm)
         self.state.position += self.rows
 
+    def skip(self) -> None:
+        """The step counts as done and its rows as used up, but nothing is learnt from them."""
+        self.state.step += 1
+        self.state.position += self.rows
+
     @property
     def loss(self) -> float:
         """Of the whole step, nats a token."""
