@@ -155,7 +155,7 @@ MESSAGES = [
     ("optim=3", "optim: expected a table [optim], got 3"),
     ("optim.lr.x=3", "optim.lr: expected float, got {'x': 3}"),
     # choices
-    ("optim.name=adam", 'optim.name: expected one of adamw, sgd, got "adam"; did you mean "adamw"?'),
+    ("optim.name=adam", 'optim.name: expected one of adamw, sgd, muon, got "adam"; did you mean "adamw"?'),
     ("precision=fp16", 'precision: expected one of fp32, fp64, got "fp16"'),
     ("preset=sede", 'preset: got "sede", expected one of nano, small, seed, medium, large, gpt2; did you mean "seed"?'),
     # ranges
@@ -166,7 +166,19 @@ MESSAGES = [
     ("seed=-1", "seed: expected int >= 0, got -1"),
     ("data.val_fraction=0.6", "data.val_fraction: expected float <= 0.5, got 0.6"),
     ("optim.betas=[0.9, 1.0]", "optim.betas[1]: expected float < 1.0, got 1.0"),
+    # tables in a list
+    ("optim.groups=3", "optim.groups: expected array, got 3"),
+    ("optim.groups=[3]", "optim.groups: expected tables [[optim.groups]], got 3"),
+    ("optim.groups=[{lr=0.5}]", "optim.groups[0]: object missing required field match, got {'lr': 0.5}"),
+    (
+        'optim.groups=[{match="*.b", rate=0.5}]',
+        "optim.groups[0].rate: unknown key",
+    ),
+    ('optim.groups=[{match="*.b", lr=nan}]', "optim.groups[0].lr: expected float >= 0.0, got nan"),
+    ('optim.groups=[{match="*.b", betas=[0.9]}]', "optim.groups[0].betas: expected array of length 2, got [0.9]"),
     # settings that do not fit each other
+    ("memory=lean", 'memory: "lean" keeps the weights as bfloat16 operands and their residuals: it needs precision'),
+    ("memory=fused", 'memory: "fused" keeps the weights as bfloat16 operands and their residuals: it needs precision'),
     ("model.heads=3", "model.heads: 3 does not divide model.width = 128; each head needs the same number of channels"),
     ("train.sequence=513", "train.sequence: got 513, expected at most model.context = 512"),
     ("data.vocab_size=4", "data.vocab_size: got 4, expected at least 5 (the specials)"),
@@ -215,6 +227,7 @@ def test_missing_and_unreadable_files(tmp_path):
 
 FLOATS = [
     "optim.lr", "optim.eps", "optim.weight_decay", "optim.clip", "optim.clip_value", "optim.momentum", "optim.ema",
+    "optim.muon_lr", "optim.muon_momentum", "guard.z",
     "model.dropout", "model.attention_dropout", "train.max_minutes", "train.label_smoothing", "data.val_fraction",
     "schedule.floor", "schedule.gamma", "schedule.power", "schedule.decay", "guard.z",
 ]  # fmt: skip
@@ -227,7 +240,6 @@ def test_the_list_of_floats_is_complete():
         try:
             load(overrides={key: value})
         except ConfigError:
-    "optim.muon_lr", "optim.muon_momentum", "guard.z",
             return False
         return True
 

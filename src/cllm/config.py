@@ -87,10 +87,20 @@ class TrainConfig(_Section, frozen=True):
     early_stop: Count | None = None  # stop after so many evaluations without a lower validation loss
 
 
+class GroupConfig(_Section, frozen=True):
+    """Settings of the tensors whose names match; what is left out stays as it is in [optim]. Later groups win."""
+
+    match: str  # a glob on parameter names: "*.b1", "0.attn.*", "tok"
+    lr: NonNegative = 1.0  # a factor on the scheduled rate; 0 freezes
+    weight_decay: NonNegative | None = None  # also of tensors that do not decay otherwise
+    betas: tuple[Fraction01, Fraction01] | None = None
+    eps: Positive | None = None
+
+
 class OptimConfig(_Section, frozen=True):
     """The optimiser. Decay acts on matrices only (not on biases, norms and positions)."""
 
-    name: Literal["adamw", "sgd"] = "adamw"
+    name: Literal["adamw", "sgd", "muon"] = "adamw"  # muon: for the layers' matrices, AdamW for all else
     lr: Positive = 1e-3
     betas: tuple[Fraction01, Fraction01] = (0.9, 0.95)
     eps: Positive = 1e-8
@@ -99,7 +109,10 @@ class OptimConfig(_Section, frozen=True):
     clip_value: NonNegative = 0.0  # per entry; 0 = off
     momentum: Fraction01 = 0.9  # sgd
     nesterov: bool = False  # sgd
+    muon_lr: Positive = 0.02  # muon: peak rate of the layers' matrices; `lr` is AdamW's
+    muon_momentum: Fraction01 = 0.95  # muon
     ema: Fraction01 = 0.0  # decay of the weights' moving average; 0 = off
+    groups: list[GroupConfig] = field(default_factory=list)  # [[optim.groups]]
 
 
 class ScheduleConfig(_Section, frozen=True):
@@ -148,6 +161,7 @@ class Config(_Section, frozen=True):
     start: str | None = None  # run whose weights (and tokenizer) this one starts from
     seed: Seed = 1
     precision: Literal["fp32", "fp64"] = "fp32"
+    memory: Literal["standard", "lean", "fused"] = "standard"  # of weights, gradients and moments
     device: Literal["auto", "cpu", "cuda"] = "auto"
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -221,16 +235,51 @@ def check(config: Config, where: str = "settings") -> Config:
         )
     if config.guard.spikes == "rollback" and config.checkpoint.every == 0:
         raise ConfigError(f"{where}: guard.spikes = rollback goes back to a checkpoint: it needs checkpoint.every > 0")
+    _check_memory(config, where)
     return replace(config, {"train.sequence": sequence})
 
 
+def _check_memory(config: Config, where: str) -> None:
+    """The smaller memory modes, and what they cannot be combined with."""
+    mode, optim, precision = config.memory, config.optim, str(config.precision)
+    if mode == "standard":
+        return
+    if precision != "bf16":
+        raise ConfigError(
+            f'{where}: memory: "{mode}" keeps the weights as bfloat16 operands and their residuals: it needs '
+            f'precision = "bf16", got "{precision}"'
+        )
+    if optim.name != "adamw":
+        raise ConfigError(f'{where}: memory: "{mode}" is for optim.name = "adamw", got "{optim.name}"')
+    if mode == "fused":
+        bars = [
+            text
+            for bar, text in (
+                (optim.clip, f"optim.clip = 0 (the global norm is known only at the end), got {optim.clip:g}"),
+                (optim.clip_value, f"optim.clip_value = 0, got {optim.clip_value:g}"),
+                (config.train.accumulate > 1, f"train.accumulate = 1, got {config.train.accumulate}"),
+            )
+            if bar
+        ]
+        if bars:
+            raise ConfigError(
+                f'{where}: memory: "fused" updates each tensor inside the backward, so it needs {"; ".join(bars)}. '
+                '"lean" keeps them all'
+            )
+
+
 def _floats(config: Config) -> Iterator[tuple[str, float]]:
-    for section, values in to_dict(config).items():
-        if isinstance(values, dict):
-            for key, value in values.items():
-                for item in value if isinstance(value, (list, tuple)) else (value,):
-                    if isinstance(item, float):
-                        yield f"{section}.{key}", item
+    def inside(path: str, value: Any) -> Iterator[tuple[str, float]]:
+        if isinstance(value, float):
+            yield path, value
+        elif isinstance(value, dict):
+            for key, inner in value.items():
+                yield from inside(f"{path}.{key}" if path else key, inner)
+        elif isinstance(value, (list, tuple)):
+            for i, inner in enumerate(value):
+                yield from inside(f"{path}[{i}]" if isinstance(inner, dict) else path, inner)
+
+    yield from inside("", to_dict(config))
 
 
 def replace(config: Config, values: Mapping[str, Any]) -> Config:
@@ -248,11 +297,13 @@ def replace(config: Config, values: Mapping[str, Any]) -> Config:
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Plain nested dict, without the keys that are None (TOML knows no null)."""
-    return {
-        key: {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
-        for key, value in msgspec.to_builtins(config).items()
-        if value is not None
-    }
+
+    def said(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: said(inner) for key, inner in value.items() if inner is not None}
+        return [said(inner) for inner in value] if isinstance(value, list) else value
+
+    return typing.cast(dict[str, Any], said(msgspec.to_builtins(config)))
 
 
 def to_toml(config: Config) -> str:
@@ -334,6 +385,19 @@ def _check_keys(said: Mapping[str, Any], kind: type[Struct], where: str, prefix:
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{where}: {path}: expected a table [{path}], got {_show(value)}")
             _check_keys(value, inner, where, f"{path}.")
+        elif isinstance(value, list) and (item := _item(inner)) is not None:
+            for i, entry in enumerate(value):
+                if not isinstance(entry, Mapping):
+                    raise ConfigError(f"{where}: {path}: expected tables [[{path}]], got {_show(entry)}")
+                _check_keys(entry, item, where, f"{path}[{i}].")
+
+
+def _item(kind: Any) -> type[Struct] | None:
+    """The struct of which `kind` is a list, if it is one."""
+    for inner in typing.get_args(kind):
+        if isinstance(inner, type) and issubclass(inner, Struct):
+            return inner
+    return None
 
 
 def _explain(where: str, error: msgspec.ValidationError, merged: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ Small t is where bias correction shows. Steps are certified one by one; their ch
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 import numpy as np
@@ -39,7 +39,7 @@ class Sample:
         self.name = name
         self.at = np.unique(np.linspace(0, size - 1, min(size, share)).astype(np.int64))
 
-    def of(self, flat: Flat) -> Floats:
+    def of(self, flat: Mapping[str, Tensor]) -> Floats:
         values: Tensor = flat[self.name].reshape(-1)[torch.from_numpy(self.at)]
         return values.double().numpy()[None, :].copy()
 

@@ -94,8 +94,27 @@ class Flat(Mapping[str, Tensor]):
         """The contiguous part from the first entry of `first` to the last one of `last`, padding between included."""
         return self.data[self.layout.offsets[first] : self.layout.offsets[last] + self._views[last].numel()]
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.data.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.data.device
+
+    def put(self, name: str, value: Tensor) -> None:
+        """Store `value` under `name`."""
+        self._views[name].copy_(value)
+
     def zero_(self) -> None:
         self.data.zero_()
+
+    def copy_(self, other: Flat) -> None:
+        self.data.copy_(other.data)
+
+    def lerp_(self, other: Flat, weight: float) -> None:
+        """self ← self + weight·(other − self)."""
+        self.data.lerp_(other.data, weight)
 
     def stored(self) -> dict[str, Tensor]:
         """What a checkpoint keeps: the views."""

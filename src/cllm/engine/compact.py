@@ -70,8 +70,19 @@ class Split(Mapping[str, Tensor]):
         return len(self.layout.offsets)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the values: float32."""
+        return torch.float32
+
+    @property
     def device(self) -> torch.device:
         return self.high.data.device
+
+    def span(self, first: str, last: str, shape: tuple[int, ...]) -> Tensor:
+        """Joined neighbours as one float32 tensor: a view of plain ones, fresh from halves."""
+        if first in self.high:
+            return join(Halves(self.high.span(first, last, shape), self.low.span(first, last, shape)))
+        return self.plain.span(first, last, shape)
 
     def halves(self, name: str) -> Halves:
         """The two views of a halved tensor."""

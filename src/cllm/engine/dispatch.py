@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from cllm.engine import adamw, attention, cross_entropy, dropout, embedding, gelu, layernorm, linear
+from cllm.engine import adamw, attention, cross_entropy, dropout, embedding, gelu, layernorm, linear, moments
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Kernels:
     cross_entropy_backward: Callable[..., None]
     adamw: Callable[..., None]
     sgd: Callable[..., None]
+    adamw8: Callable[..., None]
+    sum_of_squares: Callable[..., float]
 
 
 def select(dtype: torch.dtype, activation: str = "gelu_tanh") -> Kernels:
@@ -65,4 +67,6 @@ def select(dtype: torch.dtype, activation: str = "gelu_tanh") -> Kernels:
         cross_entropy_backward=cross_entropy.cross_entropy_backward,
         adamw=adamw.adamw,
         sgd=adamw.sgd,
+        adamw8=moments.adamw8,
+        sum_of_squares=adamw.sum_of_squares,
     )

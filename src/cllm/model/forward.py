@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from cllm.engine.attention import Blocks
-from cllm.engine.buffers import Arena, Flat
+from cllm.engine.buffers import Arena
 from cllm.engine.dispatch import Kernels
 from cllm.engine.dropout import ATTENTION_OUTPUT, FEED_FORWARD_OUTPUT, Key
-from cllm.model.model import Model
+from cllm.model.model import Model, Weights
 
 # called with (layer, op, result) behind every op; how a non-finite value's birthplace is found
 Probe = Callable[[int | None, str, Tensor], None]
@@ -118,7 +118,7 @@ def merge_heads(o_BHTK: Tensor, out_ND: Tensor) -> None:
     out_ND.view(b, t, h, k).copy_(o_BHTK.transpose(1, 2))
 
 
-def joined_qkv(source: Flat, layer: int) -> tuple[Tensor, Tensor]:
+def joined_qkv(source: Weights, layer: int) -> tuple[Tensor, Tensor]:
     """Wq, Wk, Wv as one 3D×D matrix and their biases as one vector, of the parameters or of their gradients."""
     d = source[f"{layer}.attn.wq"].shape[1]
     return (

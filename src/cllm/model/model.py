@@ -10,33 +10,45 @@ from torch import Tensor
 
 from cllm.config import ModelConfig
 from cllm.engine.buffers import Flat
+from cllm.engine.compact import Split
 from cllm.engine.philox import normal
-from cllm.model.layout import layout
+from cllm.model.layout import MATRIX, layout
 
 INIT_STD = 0.02
+Weights = Flat | Split
 
 
 class Model:
     """Parameters with their shapes. `model.params["0.attn.wq"]` is a view of `model.params.data`.
 
     dtype: torch.float32 or torch.float64.  device: "cpu", "cuda", or "meta" (shapes without memory).
+    split: keep the matrices as a split master (engine/split.py): `params` is then a `Split`.
     The parameters are zero until `initialise` or `load`.
     """
 
     def __init__(
-        self, config: ModelConfig, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+        self,
+        config: ModelConfig,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        *,
+        split: bool = False,
     ) -> None:
         self.config = config
         self.layout = layout(config)
-        self.params = Flat(self.layout, dtype, device)
+        self.params: Weights = (
+            Split(self.layout, lambda entry: entry.group == MATRIX, device)
+            if split
+            else Flat(self.layout, dtype, device)
+        )
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.params.data.dtype
+        return self.params.dtype
 
     @property
     def device(self) -> torch.device:
-        return self.params.data.device
+        return self.params.device
 
     def initialise(self, seed: int) -> Model:
         """N(0, 0.02²) for matrices and positions, Wo and W2 divided by √(2L), biases 0, γ = 1 (GPT-2's rule).
@@ -44,14 +56,14 @@ class Model:
         A pure function of (seed, tensor, index): the same in every precision up to its rounding.
         """
         shrink = 1.0 / math.sqrt(2 * self.config.layers)
-        for stream, (name, view) in enumerate(self.params.items()):
+        for stream, entry in enumerate(self.layout.entries):
+            name, value = entry.name, torch.zeros(entry.shape, dtype=self.dtype)
             if name.endswith(".g"):
-                view.fill_(1.0)
-            elif view.dim() == 1:
-                view.zero_()
-            else:
+                value.fill_(1.0)
+            elif value.dim() > 1:
                 std = INIT_STD * (shrink if name.endswith((".wo", ".w2")) else 1.0)
-                view.copy_((normal((seed, 0), stream, view.numel()) * std).view_as(view))
+                value.copy_((normal((seed, 0), stream, value.numel()) * std).view_as(value))
+            self.params.put(name, value)
         return self
 
     def load(self, weights: dict[str, Tensor]) -> Model:
@@ -59,13 +71,13 @@ class Model:
         missing, unknown = self.params.keys() - weights.keys(), weights.keys() - self.params.keys()
         if missing or unknown:
             raise ValueError(f"tensors missing: {sorted(missing)[:5]}, unknown: {sorted(unknown)[:5]}")
-        for name, view in self.params.items():
-            if weights[name].shape != view.shape:
-                raise ValueError(f"{name}: got {tuple(weights[name].shape)}, expected {tuple(view.shape)}")
-            view.copy_(weights[name])
+        for entry in self.layout.entries:
+            if weights[entry.name].shape != entry.shape:
+                raise ValueError(f"{entry.name}: got {tuple(weights[entry.name].shape)}, expected {entry.shape}")
+            self.params.put(entry.name, weights[entry.name])
         return self
 
-    def with_params(self, params: Flat) -> Model:
+    def with_params(self, params: Weights) -> Model:
         """The same network over another flat buffer of the same layout (a moving average, say); shares its memory."""
         other = copy.copy(self)
         other.params = params

@@ -36,7 +36,7 @@ class Loaded:
     def __init__(self, folder: str, name: str) -> None:
         self.run = Run(folder, name)
         self.model, self.tokenizer = self.run.model, self.run.tokenizer
-        self.bytes = self.model.params.data.numel() * self.model.params.data.element_size()
+        self.bytes = self.model.params.nbytes
         self._spare: list[_Reader] = []
         self._lock = threading.Lock()
 

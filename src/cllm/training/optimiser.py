@@ -1,14 +1,19 @@
-"""The update: the step's one division, clipping, and AdamW or SGD on every tensor."""
+"""The update: the step's one division, clipping, and AdamW, SGD or Muon on every tensor, by the rule of its group."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cllm.engine.adamw import sum_of_squares
+from torch import Tensor
+
+from cllm.engine.buffers import Flat
+from cllm.engine.compact import EightBit, Mixed, Split
 from cllm.engine.dispatch import Kernels
-from cllm.model.layout import MATRIX
+from cllm.engine.muon import muon
 from cllm.model.step import Step
+from cllm.training.groups import Rule, rules, runs
 from cllm.training.state import State
 
 
@@ -26,43 +31,99 @@ class Norm:
 
 def gradient_norm(step: Step, clip: float) -> Norm:
     """‖Σ g‖ / valid over all tensors, summed in float64; `clip` 0 means no clipping."""
-    norm = math.sqrt(sum_of_squares(step.grads.data)) / max(step.sums.valid, 1)
+    parts = buffers(step.grads)
+    squares = math.fsum(step.kernels.sum_of_squares(part.data) for part in parts)
+    norm = math.sqrt(squares) / max(step.sums.valid, 1)
     return Norm(norm, min(1.0, clip / norm) if clip and norm > 0 else 1.0)
+
+
+def buffers(gradients: Mapping[str, Tensor]) -> tuple[Flat, ...]:
+    """The flat buffers that hold the gradients."""
+    if isinstance(gradients, Flat):
+        return (gradients,)
+    assert isinstance(gradients, Mixed)
+    return gradients.parts
 
 
 def update(state: State, step: Step, kernels: Kernels, lr: float, norm: Norm) -> None:
     """One optimiser step in place; advances `state.step`. The gradient sums are divided by the valid targets here,
-    and nowhere else. Weight decay acts on the matrices only.
+    and nowhere else. Weight decay acts on the matrices only, unless a group says otherwise.
 
     `clip_value` bounds each entry of the mean gradient (then the sums are overwritten by the clipped mean).
     """
     c = state.config.optim
     scale = norm.clip / max(step.sums.valid, 1)
     if c.clip_value:
-        step.grads.data.mul_(scale).clamp_(-c.clip_value, c.clip_value)
+        for part in buffers(step.grads):
+            part.data.mul_(scale).clamp_(-c.clip_value, c.clip_value)
         scale = 1.0
-    params = state.model.params
-    for group in params.layout.segments:
-        decay = c.weight_decay if group == MATRIX else 0.0
-        w, g = params.segment(group), step.grads.segment(group)
-        m = state.moments["m"].segment(group)
-        if c.name == "adamw":
-            kernels.adamw(
-                w,
-                g,
-                m,
-                state.moments["v"].segment(group),
-                t=state.step + 1,
-                lr=lr,
-                betas=c.betas,
-                eps=c.eps,
-                decay=decay,
-                scale=scale,
-            )
-        else:
-            kernels.sgd(w, g, m, lr=lr, momentum=c.momentum, nesterov=c.nesterov, decay=decay, scale=scale)
+    if isinstance(state.model.params, Split):
+        for name, rule in rules(state.config, state.model.layout).items():
+            update_tensor(state, kernels, name, rule, step.grads[name], lr, scale)
+    else:
+        _update_runs(state, step, kernels, lr, scale)
+    finish(state, step.sums.valid)
+
+
+def finish(state: State, valid: int) -> None:
+    """The moving average and the counters, when every tensor has been updated."""
+    c = state.config.optim
     if state.ema is not None:
         # a short memory at first: otherwise the average would long be that of the initial weights
-        state.ema.data.lerp_(params.data, 1.0 - min(c.ema, (1 + state.step) / (10 + state.step)))
+        weight = 1.0 - min(c.ema, (1 + state.step) / (10 + state.step))
+        if isinstance(state.ema, Split):
+            assert isinstance(state.model.params, Split)
+            state.ema.lerp_(state.model.params, weight)
+        else:
+            assert isinstance(state.model.params, Flat)
+            state.ema.lerp_(state.model.params, weight)
     state.step += 1
-    state.tokens += step.sums.valid
+    state.tokens += valid
+
+
+def _update_runs(state: State, step: Step, kernels: Kernels, lr: float, scale: float) -> None:
+    """Neighbours of the same rule as one stretch of the flat buffers."""
+    c, w, g, moments = state.config.optim, state.model.params, step.grads, state.moments
+    assert isinstance(w, Flat)
+    assert isinstance(g, Flat)
+    flats = {name: moment for name, moment in moments.items() if isinstance(moment, Flat)}
+    for run in runs(state.config, w.layout, tuple(flat.layout for flat in flats.values())):
+        rule, first, last = run.rule, run.names[0], run.names[-1]
+        rate, ends = lr * rule.lr, (first, last)
+        if rule.algorithm == "muon":
+            muon(
+                w[first], g[first], flats["m"][first],
+                lr=rate, momentum=c.muon_momentum, decay=rule.decay, scale=scale,
+            )  # fmt: skip
+        elif rule.algorithm == "adamw":
+            kernels.adamw(
+                w.between(*ends), g.between(*ends), flats["m"].between(*ends), flats["v"].between(*ends),
+                t=state.step + 1, lr=rate, betas=rule.betas, eps=rule.eps, decay=rule.decay, scale=scale,
+            )  # fmt: skip
+        else:
+            kernels.sgd(
+                w.between(*ends), g.between(*ends), flats["m"].between(*ends),
+                lr=rate, momentum=c.momentum, nesterov=c.nesterov, decay=rule.decay, scale=scale,
+            )  # fmt: skip
+
+
+def update_tensor(
+    state: State, kernels: Kernels, name: str, rule: Rule, gradient: Tensor, lr: float, scale: float
+) -> None:
+    """AdamW on one tensor of a split master with 8-bit moments; vectors keep float32 weights and moments."""
+    weights, m, v = state.model.params, state.moments["m"], state.moments["v"]
+    assert isinstance(weights, Split)
+    assert isinstance(m, EightBit)
+    assert isinstance(v, EightBit)
+    settings = {
+        "t": state.step + 1, "lr": lr * rule.lr, "betas": rule.betas, "eps": rule.eps, "decay": rule.decay,
+        "scale": scale,
+    }  # fmt: skip
+    if name not in m.codes:
+        kernels.adamw(weights.plain[name], gradient, m.plain[name], v.plain[name], **settings)
+        return
+    halves = weights.halves(name) if name in weights.high else None
+    kernels.adamw8(
+        weights.plain[name].view(-1) if halves is None else type(halves)(halves.high.view(-1), halves.low.view(-1)),
+        gradient.view(-1), m.coded(name), v.coded(name), first=weights.layout.offsets[name], **settings,
+    )  # fmt: skip

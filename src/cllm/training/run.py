@@ -199,7 +199,8 @@ def _start_from(state: State, start: Path, tokenizer: Tokenizer, display: Displa
             f"{start}: its weights do not fit this model: {error}; leave the [model] settings out"
         ) from None
     if state.ema is not None:
-        state.ema.data.copy_(state.model.params.data)
+        for name, value in state.model.params.items():
+            state.ema.put(name, value)
     display.message(f"starting from the weights of {start} at {found.name}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +12,13 @@ from torch import Tensor
 
 from cllm import config as settings
 from cllm.config import Config
-from cllm.engine.buffers import Flat
+from cllm.engine.buffers import Flat, Layout
+from cllm.engine.compact import EightBit
 from cllm.errors import CorruptError
-from cllm.model.model import Model
+from cllm.model.model import Model, Weights
+from cllm.training.groups import hidden_matrix
 
+Moment = Flat | EightBit
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
 
 
@@ -23,7 +27,7 @@ class State:
     """Parameters, moments, counters. The RNG needs no state of its own: every random word is a function of
     (seed, step, place), and the data stream of (seed, position).
 
-    model: the parameters.  moments: flat buffers by name ("m", "v" for AdamW, "m" for SGD).
+    model: the parameters.  moments: buffers by name ("m", "v" for AdamW, "m" for SGD; Muon has no "v" of its matrices).
     ema: moving average of the parameters, or None.  step: optimiser steps done.  tokens: valid targets seen.
     position: rows taken from the data stream.  best: lowest validation loss so far (nats a token).  waited: evaluations
     since then.  statistics: running figures of the spike policy and the noise scale, by name (JSON-able).
@@ -31,8 +35,8 @@ class State:
 
     config: Config
     model: Model
-    moments: dict[str, Flat]
-    ema: Flat | None = None
+    moments: Mapping[str, Moment]
+    ema: Weights | None = None
     step: int = 0
     tokens: int = 0
     position: int = 0
@@ -43,16 +47,14 @@ class State:
     @classmethod
     def fresh(cls, config: Config, device: torch.device | str = "cpu") -> State:
         """Step 0: parameters drawn from the seed, moments zero."""
-        model = Model(config.model, DTYPES[config.precision], device)
+        model = _model(config, device)
         if model.device.type != "meta":
             model.initialise(config.seed)
-        names = ("m", "v") if config.optim.name == "adamw" else ("m",)
-        moments = {name: Flat(model.layout, model.dtype, device) for name in names}
         ema = None
         if config.optim.ema:
-            ema = Flat(model.layout, model.dtype, device)
-            ema.data.copy_(model.params.data)
-        return cls(config, model, moments, ema)
+            ema = _model(config, device).params
+            _copy(ema, model.params)
+        return cls(config, model, _moments(config, model.layout, device), ema)
 
     @property
     def evaluated(self) -> Model:
@@ -61,15 +63,16 @@ class State:
             return self.model
         return self.model.with_params(self.ema)
 
-    def tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """(weights to use the model with, everything else), by name; views, not copies.
+    def tensors(self) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """(weights to use the model with, everything else), by name; views, not copies, but for a split master: its
+        values are joined when they are asked for. So a checkpoint's weights are float32 in every memory mode.
 
         With a moving average the weights are the average, and the raw parameters go with the state.
         """
-        rest = {f"{name}.{key}": view for name, flat in self.moments.items() for key, view in flat.items()}
+        rest = {f"{name}.{key}": view for name, moment in self.moments.items() for key, view in moment.stored().items()}
         if self.ema is not None:
             rest |= {f"raw.{key}": view for key, view in self.model.params.items()}
-        return dict(self.evaluated.params.items()), rest
+        return self.evaluated.params, rest
 
     def meta(self) -> dict[str, Any]:
         """The counters and the configuration, JSON-able."""
@@ -87,50 +90,76 @@ class State:
     def restore(
         cls,
         config: Config,
-        weights: dict[str, Tensor],
-        rest: dict[str, Tensor],
+        weights: Mapping[str, Tensor],
+        rest: Mapping[str, Tensor],
         meta: dict[str, Any],
         device: torch.device | str = "cpu",
     ) -> State:
         """The exact state that was saved. Raises CorruptError when tensors do not fit the configuration."""
-        state = cls.fresh(config, "meta")
-        model = Model(config.model, DTYPES[config.precision], device)
+        model = _model(config, device)
+        ema = _model(config, device).params if config.optim.ema else None
+        state = cls(config, model, _moments(config, model.layout, device), ema)
+        state._fill(weights, rest)
+        state.step, state.tokens, state.position = meta["step"], meta["tokens"], meta["position"]
+        state.best, state.waited = meta["best"], meta["waited"]
+        state.statistics = copy.deepcopy(meta.get("statistics", {}))
+        return state
 
-        def fill(flat: Flat, source: dict[str, Tensor], prefix: str) -> Flat:
-            for key, view in flat.items():
-                tensor = source.get(f"{prefix}{key}")
-                if tensor is None or tensor.shape != view.shape or tensor.dtype != view.dtype:
-                    got = "nothing" if tensor is None else f"{tuple(tensor.shape)} {tensor.dtype}"
-                    raise CorruptError(
-                        f"checkpoint: {prefix}{key}: got {got}, expected {tuple(view.shape)} {view.dtype}; "
-                        "it belongs to another configuration"
-                    )
-                view.copy_(tensor)
-            return flat
+    def _fill(self, weights: Mapping[str, Tensor], rest: Mapping[str, Tensor]) -> None:
+        """Take over what `tensors` gave."""
 
-        def flat() -> Flat:
-            return Flat(model.layout, model.dtype, device)
+        def fitting(name: str, source: Mapping[str, Tensor], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+            tensor = source.get(name)
+            if tensor is None or tensor.shape != shape or tensor.dtype != dtype:
+                got = "nothing" if tensor is None else f"{tuple(tensor.shape)} {tensor.dtype}"
+                raise CorruptError(
+                    f"checkpoint: {name}: got {got}, expected {tuple(shape)} {dtype}; "
+                    "it belongs to another configuration"
+                )
+            return tensor
 
-        averaged = state.ema is not None
-        fill(model.params, rest if averaged else weights, "raw." if averaged else "")
-        return cls(
-            config,
-            model,
-            {name: fill(flat(), rest, f"{name}.") for name in state.moments},
-            fill(flat(), weights, "") if averaged else None,
-            step=meta["step"],
-            tokens=meta["tokens"],
-            position=meta["position"],
-            best=meta["best"],
-            waited=meta["waited"],
-            statistics=copy.deepcopy(meta.get("statistics", {})),
-        )
+        def load(into: Weights, source: Mapping[str, Tensor], prefix: str) -> None:
+            for entry in into.layout.entries:
+                into.put(entry.name, fitting(prefix + entry.name, source, entry.shape, into.dtype))
+
+        if self.ema is not None:
+            load(self.ema, weights, "")
+            load(self.model.params, rest, "raw.")
+        else:
+            load(self.model.params, weights, "")
+        for name, moment in self.moments.items():
+            for key, view in moment.stored().items():
+                view.copy_(fitting(f"{name}.{key}", rest, view.shape, view.dtype))
 
     @property
     def bytes_by_part(self) -> dict[str, int]:
-        """Bytes of the flat buffers, padding included."""
-        size = self.model.params.data.numel() * self.model.params.data.element_size()
-        parts = {"weights": size, "moments": size * len(self.moments)}
+        """Bytes of the buffers, padding included."""
+        parts = {
+            "weights": self.model.params.nbytes,
+            "moments": sum(moment.nbytes for moment in self.moments.values()),
+        }
         if self.ema is not None:
-            parts["moving average"] = size
+            parts["moving average"] = self.ema.nbytes
         return parts
+
+
+def _model(config: Config, device: torch.device | str) -> Model:
+    return Model(config.model, DTYPES[config.precision], device, split=config.memory != "standard")
+
+
+def _moments(config: Config, layout: Layout, device: torch.device | str) -> dict[str, Moment]:
+    """Zero moments: flat buffers, or 8-bit ones of everything but vectors in the smaller memory modes."""
+    if config.memory != "standard":
+        return {name: EightBit(layout, name, lambda entry: len(entry.shape) > 1, device) for name in ("m", "v")}
+    dtype = DTYPES[config.precision]
+    moments: dict[str, Moment] = {"m": Flat(layout, dtype, device)}
+    if config.optim.name == "adamw":
+        moments["v"] = Flat(layout, dtype, device)
+    elif config.optim.name == "muon":
+        moments["v"] = Flat(layout.only(lambda entry: not hidden_matrix(entry.name)), dtype, device)
+    return moments
+
+
+def _copy(into: Weights, source: Weights) -> None:
+    for name, value in source.items():
+        into.put(name, value)
