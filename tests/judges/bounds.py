@@ -75,6 +75,10 @@ class Bounded:
         e = self.v.abs() @ other.e + self.e @ other.size
         return Bounded(self.v @ other.v, self.u, e + gamma(self.v.shape[-1] + EXTRA, self.u) * (self.size @ other.size))
 
+    def narrowed(self, u: float | None) -> Bounded:
+        """Stored in a type of unit roundoff u; None: as it is."""
+        return self if u is None else Bounded(self.v, self.u, self.e + u * self.size)
+
     def __getitem__(self, index: object) -> Bounded:
         return Bounded(self.v[index], self.u, self.e[index])
 
@@ -236,8 +240,10 @@ def gelu(x: Bounded, form: str) -> tuple[Bounded, Bounded]:
     return phi * x, phi + x * density
 
 
-def _masked_scores(q: Bounded, k: Bounded, allowed: Tensor) -> Bounded:
+def _masked_scores(q: Bounded, k: Bounded, allowed: Tensor, bias: Bounded | None = None) -> Bounded:
     s = (q @ k.mT) * (1.0 / math.sqrt(q.v.shape[-1]))
+    if bias is not None:
+        s = s + bias
     return Bounded(torch.where(allowed, s.v, 0.0), s.u, torch.where(allowed, s.e, 0.0))
 
 
@@ -257,35 +263,46 @@ def _logsumexp(s: Bounded, allowed: Tensor) -> tuple[Bounded, Bounded]:
 
 
 def attention_forward(
-    q: Bounded, k: Bounded, v: Bounded, allowed: Tensor, keep: Tensor | None, p: float
-) -> tuple[Bounded, Bounded]:
-    """O and the logsumexp; leading axes (B, H). keep: dropout's mask of A, or None."""
-    s = _masked_scores(q, k, allowed)
+    q: Bounded, k: Bounded, v: Bounded, allowed: Tensor, keep: Tensor | None, p: float, *,
+    bias: Bounded | None = None, operand: float | None = None,
+) -> tuple[Bounded, Bounded]:  # fmt: skip
+    """O and the logsumexp; leading axes (B, H). keep: dropout's mask of A, or None. bias: added to the scores.
+    operand: unit roundoff of A and of results where they are stored in a narrower type than they are summed in."""
+    s = _masked_scores(q, k, allowed, bias)
     shifted, lse = _logsumexp(s, allowed)
     a = _only(shifted / shifted.sum(-1, keepdim=True), allowed)
     if keep is not None:
         a = _only(a, keep) * (1.0 / (1.0 - p))
-    return a @ v, lse
+    return (a.narrowed(operand) @ v).narrowed(operand), lse
 
 
 def attention_backward(
     do: Bounded, q: Bounded, k: Bounded, v: Bounded, lse: Bounded, allowed: Tensor, keep: Tensor | None, p: float
 ) -> tuple[Bounded, Bounded, Bounded]:
-    """dQ, dK, dV with A = exp(S − lse) recomputed, dS = A∘(dA − rowsum(dA∘A)).
+    """dQ, dK, dV."""
+    return attention_gradients(do, q, k, v, lse, allowed, keep, p)[:3]
+
+
+def attention_gradients(
+    do: Bounded, q: Bounded, k: Bounded, v: Bounded, lse: Bounded, allowed: Tensor, keep: Tensor | None, p: float, *,
+    bias: Bounded | None = None, operand: float | None = None,
+) -> tuple[Bounded, Bounded, Bounded, Bounded]:  # fmt: skip
+    """dQ, dK, dV and dS with A = exp(S − lse) recomputed, dS = A∘(dA − rowsum(dA∘A)).
 
     The condition of A is the error of S − lse; that of dS the cancellation in dA − rowsum(dA∘A): both are carried.
     A query that sees one key gives dS = dA − dA, which is exactly 0 in floating point too: the bound there is 0.
     """
-    a = _only((_masked_scores(q, k, allowed) - lse).exp(), allowed)
+    a = _only((_masked_scores(q, k, allowed, bias) - lse).exp(), allowed)
     da = do @ v.mT
     dropped = a
     if keep is not None:
         factor = 1.0 / (1.0 - p)
         dropped, da = _only(a, keep) * factor, _only(da, keep) * factor
-    dv = dropped.mT @ do
-    ds = (da - (da * a).sum(-1, keepdim=True)) * a * (1.0 / math.sqrt(q.v.shape[-1]))
-    ds = _only(ds, allowed & (allowed.sum(-1, keepdim=True) > 1))
-    return ds @ k, ds.mT @ q, dv
+    dv = dropped.narrowed(operand).mT @ do
+    ds = _only((da - (da * a).sum(-1, keepdim=True)) * a, allowed & (allowed.sum(-1, keepdim=True) > 1))
+    scaled = (ds * (1.0 / math.sqrt(q.v.shape[-1]))).narrowed(operand)
+    dq, dk = scaled @ k, scaled.mT @ q
+    return dq.narrowed(operand), dk.narrowed(operand), dv.narrowed(operand), ds
 
 
 def cross_entropy(z: Bounded, targets_N: Tensor, smoothing: float) -> tuple[Bounded, Bounded, Bounded]:

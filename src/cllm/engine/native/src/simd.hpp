@@ -79,6 +79,12 @@ template <class T> inline void store(T* p, vec<T> v, int n) {
 #endif
 }
 
+#if defined(__AVX512F__)
+// (With a mask of ones: GCC 12 warns about the unmasked forms.)
+inline __m512i wide(__m256i h) { return _mm512_maskz_cvtepu16_epi32(__mmask16(-1), h); }
+inline __m512i upper(__m512i x) { return _mm512_maskz_slli_epi32(__mmask16(-1), x, 16); }
+#endif
+
 // bf16 operands: widened to float exactly; narrowed by rounding to nearest even.
 inline vec<float> load(const bf16* p) {
 #if defined(__AVX512F__)
@@ -95,9 +101,14 @@ inline vec<float> load(const bf16* p) {
 }
 inline vec<float> load(const bf16* p, int n) {
   if (n >= LANES<float>) return load(p);
+#if defined(__AVX512F__)
+  const __m256i h = _mm256_maskz_loadu_epi16(__mmask16((1u << n) - 1), p);
+  return bit_cast<vec<float>>(_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, h), 16));
+#else
   bf16 a[LANES<float>] = {};
   std::memcpy(a, p, size_t(n) * sizeof(bf16));
   return load(a);
+#endif
 }
 inline void store(bf16* p, vec<float> v) {
 #if defined(__AVX512BF16__)
