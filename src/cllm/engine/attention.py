@@ -86,12 +86,9 @@ def _scores(
     documents: tuple[Tensor, Tensor] | None,
     heads: int,
     future: Tensor,
-    bias: Tensor | None = None,
 ) -> None:
-    """Write S = Q·Kᵀ/√K + bias into s, with −∞ at forbidden keys."""
+    """Write S = Q·Kᵀ/√K into s, with −∞ at forbidden keys."""
     torch.baddbmm(s, q, k.transpose(1, 2), beta=0.0, alpha=1.0 / math.sqrt(q.shape[2]), out=s)
-    if bias is not None:
-        s.view(-1, heads, *s.shape[1:]).add_(bias.unsqueeze(1))
     first, count = offset + queries.start, len(queries)  # key number of the block's first query
     s[:, :, first : first + count].masked_fill_(future[:count, :count], -math.inf)
     if documents is not None:
@@ -148,7 +145,9 @@ def attention_forward(
         s = blocks.scratch(0, group, len(queries), keys)
         documents = _documents(documents_BT, rows, queries, keys)
         _, added = _pairs(bias, rows, range(offset + queries.start, keys), keys)
-        _scores(q, k, s, queries, offset, documents, heads, blocks.future, added)
+        _scores(q, k, s, queries, offset, documents, heads, blocks.future)
+        if added is not None:
+            s.view(-1, heads, *s.shape[1:]).add_(added.unsqueeze(1))
         top = s.amax(dim=2, keepdim=True)
         s.sub_(top).exp_()
         total = s.sum(dim=2, keepdim=True)
@@ -195,7 +194,9 @@ def attention_backward(
         shape = (len(rows) * heads, len(queries), keys)
         a, da, product = (blocks.scratch(i, *shape) for i in range(3))
         pair, added = _pairs(bias, rows, queries, keys)
-        _scores(q, k, a, queries, 0, _documents(documents_BT, rows, queries, keys), heads, blocks.future, added)
+        _scores(q, k, a, queries, 0, _documents(documents_BT, rows, queries, keys), heads, blocks.future)
+        if added is not None:
+            a.view(-1, heads, *shape[1:]).add_(added.unsqueeze(1))
         a.sub_(_flat(lse_BHT.unsqueeze(3), rows, span)).exp_()
         torch.bmm(do, v.transpose(1, 2), out=da)
         if dropout is None:
