@@ -29,6 +29,7 @@ from cllm.training.schedule import lr_at
 from cllm.training.spikes import Spike, judge, rollback_checkpoint, rollback_step
 from cllm.training.state import State
 from cllm.training.stepper import Stepper
+from cllm.training.trackers import Feed
 from cllm.training.validation import Score, score
 
 
@@ -119,7 +120,7 @@ class Loop:
 
     # ------------------------------------------------------------------------------------------------- the run
 
-    def run(self, log: EventLog, notes: dict[str, Any]) -> Outcome:
+    def run(self, log: EventLog | Feed, notes: dict[str, Any]) -> Outcome:
         """Train to `train.steps`, or until interrupted. `notes` goes into the first event."""
         self._events = log
         c = self.state.config

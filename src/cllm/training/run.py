@@ -27,6 +27,7 @@ from cllm.training.loop import Loop, Outcome, Reporter
 from cllm.training.plan import DEFAULT_MINUTES, device_of, memory_of, size
 from cllm.training.state import State
 from cllm.training.storage import PosixStorage, write_file
+from cllm.training.trackers import Feed, check_installed
 
 RUN_FILE, TOKENIZER_FILE, EVENTS_FILE, DATA_FOLDER = "run.toml", "tokenizer.json", "events.jsonl", "data"
 
@@ -48,6 +49,7 @@ def train(config: Config, run_dir: Path, *, resume: bool, display: Display) -> O
     resume: continue the newest good checkpoint; with nothing to resume, start afresh and say so. Without it a
     directory that already holds a run is refused. Raises RunError, ConfigError, DataError, NonFiniteError.
     """
+    check_installed(config.log)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -62,7 +64,11 @@ def train(config: Config, run_dir: Path, *, resume: bool, display: Display) -> O
             return Outcome("done", state.step, state.step, None)
         display.begin(state.config, state.step, loop.stream.rows_per_epoch)
         with EventLog(run_dir / EVENTS_FILE) as log:
-            return loop.run(log, _notes(loop, found))
+            feed = Feed(log, state.config, run_dir, display.message)
+            try:
+                return loop.run(feed, _notes(loop, found))
+            finally:
+                feed.close()
 
 
 def _start(config: Config, run_dir: Path, display: Display) -> Loop:
