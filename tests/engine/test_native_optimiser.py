@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from cllm import native
 from cllm.engine import adamw as twin
 from cllm.engine import moments as twin8
+from cllm.engine import rounded
 from cllm.engine.moments import Coded, blocks, decode_m, decode_v
 from cllm.engine.split import Halves, join, split
 from judges.bounds import UNIT, Bounded, check, gamma
@@ -24,6 +25,7 @@ from judges.bounds import adamw as adamw_bound
 
 kernels = pytest.importorskip("cllm.engine.native.adamw")
 kernels8 = pytest.importorskip("cllm.engine.native.moments")
+native_rounded = pytest.importorskip("cllm.engine.native.rounded")
 
 SIZES = [1, 2, 15, 255, 256, 257, 511, 4097, 70001]
 GUARD = 64
@@ -310,3 +312,62 @@ def test_a_gradient_that_is_not_finite_reaches_the_weights_and_breaks_nothing_el
         update(w, g, m, v, **STEP)
         assert not math.isfinite(w[3].item())
         assert torch.isfinite(w[256:]).all(), "other blocks are as they would be"
+
+
+# ---------------------------------------------------------------------------------------------- bfloat16 gradients
+
+
+def test_adding_to_bfloat16_has_the_bits_of_its_twin(level, threads):
+    for n in SIZES:
+        total, part = drawn(1, n).bfloat16(), drawn(2, n)
+        part[0] = math.nan
+        sums = [guarded(total), guarded(total)]
+        rounded.add_rounded(sums[0], part)
+        native_rounded.add_rounded(sums[1], part)
+        assert torch.equal(sums[0][1:], sums[1][1:])
+        assert untouched(*sums)
+        assert math.isnan(sums[1][0].item())
+        exact = total.double() + part.double()
+        unit = 2.0**-8  # of bfloat16; the float32 sum before it adds another 2⁻²⁴
+        assert ((sums[1].double() - exact).abs() <= unit * (1 + 2**-15) * exact.abs() + 2.0**-133)[1:].all()
+
+
+@pytest.mark.parametrize("width", [1, 37, 512, 700])
+@pytest.mark.parametrize("n", [1, 50, 300])
+def test_scattering_to_bfloat16(level, threads, n, width):
+    index = torch.randint(max(1, n // 3), (n,), generator=torch.Generator().manual_seed(n))
+    rows = drawn(3, n * width).view(n, width)
+    start = drawn(4, (n // 3 + 2) * width).view(-1, width).bfloat16()
+    target, starts, order = rounded.groups(index)
+    tables = [guarded(start.view(-1)).view_as(start) for _ in range(2)]
+    rounded.scatter_rounded(starts, order, target, rows, tables[0])
+    native_rounded.scatter_rounded(starts, order, target, rows, tables[1])
+    count = torch.bincount(index, minlength=len(start)).double().unsqueeze(1)
+    exact = start.double().index_add(0, index, rows.double())
+    size = start.double().abs().index_add(0, index, rows.double().abs())
+    bound = 2.0**-8 * exact.abs() + (1 + 2.0**-8) * (count + 1) * 2.0**-24 / (1 - (count + 1) * 2.0**-24) * size
+    for table in tables:
+        assert ((table.double() - exact).abs() <= bound * (1 + 2.0**-20)).all()
+        assert torch.equal(table[count.squeeze(1) == 0], start[count.squeeze(1) == 0])
+
+
+def test_weight_gradients_in_slabs_are_those_in_one_piece():
+    n, rows, k = 33, 70, 11
+    dy, x = drawn(1, n * rows).view(n, rows), drawn(2, n * k).view(n, k)
+    db, other_db = torch.zeros(rows), torch.zeros(rows)
+    dw, other = torch.zeros(rows, k, dtype=torch.bfloat16), torch.zeros(rows, k)
+
+    def linear(dy, x, dw, db):
+        dw += dy.T @ x
+        db += dy.sum(0)
+
+    for room in (k, 5 * k + 3, 10**4):
+        for buffer in (dw, db, other, other_db):
+            buffer.zero_()
+        kernels_ = rounded.Rounding(linear, None, torch.full((room,), 3.0))
+        kernels_.linear_backward_weight(dy, x, dw, db)
+        linear(dy, x, other, other_db)
+        size = (dy.double().abs().T @ x.double().abs()) * gamma(n + 3, 2.0**-24)
+        exact = dy.double().T @ x.double()
+        assert ((dw.double() - exact).abs() <= 2.0**-8 * exact.abs() + 1.01 * size).all()
+        assert torch.allclose(db, other_db, rtol=0, atol=float(gamma(n + 3, 2.0**-24) * dy.double().abs().sum(0).max()))
