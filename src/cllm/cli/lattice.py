@@ -241,6 +241,76 @@ def animate(
     return 0
 
 
+@app.command
+def tokens(
+    run: Path,
+    /,
+    *,
+    out: Path | None = None,
+    picture: Path | None = None,
+    neighbours: int = 5,
+    classes: Literal["id", "prime"] = "id",
+    show: int = 12,
+    json: bool = False,
+) -> int:
+    """The tokens of a run or a tokenizer as points of the lattice: prime, coordinates, class, nearest tokens.
+
+    Examples:
+
+      cllm lattice tokens runs/book --out tokens.csv --picture tokens.png
+
+      cllm lattice tokens tokenizer.json --neighbours 3 --show 20
+
+    Parameters
+    ----------
+    run: Path
+        A run directory, or a tokenizer.json.
+    out: Path
+        Write the whole table here: .csv or .jsonl.
+    picture: Path
+        Draw the tokens from above, coloured by class: .svg, or .png (needs Pillow).
+    neighbours: int
+        Nearest tokens listed for each.
+    classes: str
+        Symmetry classes: id (id mod 12) or prime (p mod 12, of which primes above 3 fill only four).
+    show: int
+        Rows to print.
+    json: bool
+        Print one JSON object: the rows shown.
+    """
+    import time
+
+    from cllm.lattice.geometry import token_geometry, token_scene, write_geometry
+    from cllm.text import Tokenizer
+
+    start = time.perf_counter()
+    file = run / "tokenizer.json" if run.is_dir() else run
+    if not file.is_file():
+        raise DataError(f"{run}: neither a run directory with a tokenizer.json nor a tokenizer file")
+    tokenizer = Tokenizer.load(file)
+    found = token_geometry(tokenizer.vocab_size, neighbours=neighbours, classes=classes)
+    words = [tokenizer.token(i) for i in range(tokenizer.vocab_size)]
+    if out is not None:
+        _write(lambda: write_geometry(out, found, words), out)
+    if picture is not None:
+        from cllm.lattice.picture import save
+
+        _write(lambda: save(token_scene(found, f"Tokens of {run.resolve().name}"), picture), picture)
+    rows = [{"token": words[i], **found.place(i)} for i in range(min(show, len(words)))]
+    if json:
+        _json({"tokens": len(words), "rows": rows})
+        return 0
+    print(f"{'id':>6}  {'token':<16} {'prime':>8} {'x':>9} {'y':>9} {'z':>9}  class  nearest")
+    for row in rows:
+        near = " ".join(repr(words[i])[1:-1] for i in row["neighbours"])
+        word = repr(row["token"])[1:-1]
+        place = f"{row['x']:>9.3f} {row['y']:>9.3f} {row['z']:>9.3f}"
+        print(f"{row['id']:>6}  {word:<16} {row['prime']:>8} {place}  {row['class']:>5}  {near}")
+    written = "".join(f"; {path}" for path in (out, picture) if path is not None)
+    print(f"{len(words):,} tokens in {time.perf_counter() - start:.2f} s{written}")
+    return 0
+
+
 def _write(write: Callable[[], None], path: Path) -> None:
     if path.is_dir():
         raise UsageError(f"{path} is a directory; name a file")
