@@ -103,7 +103,7 @@ class Store:
         changed = max([stamp, log.st_mtime_ns if log else 0])
         if row is not None:
             old_inode, read, seen, old_stamp, preset, problem, text, summary_text = row
-            if (old_inode, seen, old_stamp) == (inode, size, stamp):
+            if (old_inode, seen, old_stamp) == (inode, size, stamp) and problem is None:
                 return Listed(name, preset, problem, msgspec.json.decode(text), _summary(summary_text), changed)
         else:
             old_inode, read, summary_text = -1, 0, ""

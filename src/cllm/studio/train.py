@@ -355,14 +355,14 @@ def _state(run: Listed, job: Job | None) -> tuple[str, str]:
             return "stopping", "finishing its step and saving"
         begun = s.seen is not None and s.seen >= job.time - 1 and s.stopped is None
         return ("running", "running") if begun else ("starting", "preparing data and model")
+    if s.stopped == "non-finite":
+        return "failed", "a value was not finite; the update was refused, and the state before it is saved"
     if job is not None and job.error and (s.seen is None or s.seen <= job.time or s.stopped in (None, "non-finite")):
         return "failed", job.error
     if s.stopped is None:
         if run.problem:
             return "failed", run.problem
         return "stopped", "ended without a last word: killed, or the machine went off; resume it"
-    if s.stopped == "non-finite":
-        return "failed", s.alert or "a value was not finite"
     if s.stopped in ("done", "early stop"):
         return "done", "all steps made" if s.stopped == "done" else "stopped early: no progress in validation"
     return "stopped", "stopped and saved; resume it whenever you like"

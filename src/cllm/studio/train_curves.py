@@ -21,7 +21,6 @@ import numpy.typing as npt
 from cllm.errors import UsageError
 from cllm.studio.store import EVENTS_FILE, whole_lines
 from cllm.studio.summary import numbers
-from cllm.training.curve import half_life_for
 from cllm.training.events import Event
 
 Floats = npt.NDArray[np.float64]
@@ -146,6 +145,11 @@ LOCK = threading.Lock()  # the process answers several calls at a time
 _logs: OrderedDict[str, Log] = OrderedDict()
 
 
+def half_life_for(points: int) -> float:
+    """Of the moving average when none is asked for: shorter than in `loss.svg`, since one can zoom in here."""
+    return min(50.0, max(2.0, points / 150))
+
+
 def log_of(folder: str) -> Log:
     """The log of a run's folder, up to date (call it with LOCK held)."""
     log = _logs.pop(folder, None) or Log(Path(folder) / EVENTS_FILE)
@@ -170,7 +174,7 @@ def curves(
 
     folders: run → folder.  metrics: as in "step.loss", "eval.loss", "final.loss".  x: step, tokens, time (seconds of
     training) or a metric.  low, high: the part of the axis that is shown, None for all.  width: pixel columns.
-    half_life: of the moving average, in points; None: the one of `loss.svg`.
+    half_life: of the moving average, in points; None: by the number of points.
 
     For each run and metric `{"points": n, "x": […], "y": […], "ema": […]}`, or with "low" and "high" in place of "y"
     where columns hold several points; "bad": places of values that are not finite; "state": to go on with the average.

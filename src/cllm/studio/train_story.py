@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from cllm.studio.store import EVENTS_FILE, whole_lines
-from cllm.studio.train_curves import LOCK, Log, log_of
-from cllm.training.curve import half_life_for
+from cllm.studio.train_curves import LOCK, Log, half_life_for, log_of
 from cllm.training.events import Event, current, number
 
 SAMPLES, ALERTS = 40, 40  # newest that are sent
@@ -87,8 +86,10 @@ def _logged(event: Event) -> dict[str, Any]:
     kind, step = str(event.get("kind")), event["step"]
     what = str(event.get("what", "")).strip()
     if kind == "non-finite":
+        where = event.get("where")
+        born = f", first seen in {where}" if where and where != "None" else ""
         text = (
-            f"Step {step + 1:,} was refused: {what}. Nothing was updated: the state before it is saved, and so is its "
+            f"Step {step + 1:,} was refused: {what}{born}. Nothing was updated: the state before it is saved, and so is its "
             f"batch, in {event.get('batch')}. The usual cure is a lower rate (optim.lr) or a longer warm-up "
             "(schedule.warmup), in a new run."
         )

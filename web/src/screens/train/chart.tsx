@@ -128,7 +128,7 @@ export function Chart(props: ChartProps) {
       series: made.series,
       bands: made.bands,
       legend: { show: false },
-      padding: small ? [6, 6, 0, 0] : [10, 14, 0, 0],
+      padding: small ? [6, 16, 0, 0] : [10, 14, 0, 0],
       cursor: {
         show: !small,
         points: { show: false },

@@ -28,8 +28,7 @@ export function DataPicker() {
     void load().then((found) => {
       const first = data.peek()[0] ?? found?.files[0]?.name ?? found?.corpora[0]?.name;
       setLooked(first);
-      const one = found && found.files.length + found.corpora.length === 1;
-      if (one && first && data.peek().length === 0) data.value = [first];
+      if (found?.files.length === 1 && first && data.peek().length === 0) data.value = [first];
     });
   }, []);
   if (problem)
@@ -136,11 +135,13 @@ function TextRow({ text, on, looked, onToggle }: TextRowProps) {
     <li>
       <label class={`text-row ${looked ? "text-looked" : ""}`}>
         <input type="checkbox" data-control="train.text" checked={on} onChange={onToggle} />
-        <span class="text-name">{text.name}</span>
-        <span class="quiet mono">
-          {text.kind === "text" ? "" : `${text.kind} · `}
-          {text.files ? `${text.files} files · ` : ""}
-          {bytes(text.bytes)}
+        <span class="text-name">
+          {text.name}
+          <span class="quiet mono">
+            {text.kind === "text" ? "" : `${text.kind} · `}
+            {text.files ? `${text.files} files · ` : ""}
+            {bytes(text.bytes)}
+          </span>
         </span>
       </label>
     </li>

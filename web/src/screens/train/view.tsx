@@ -196,7 +196,7 @@ function Actions({ row, run, detail, onLike }: ActionsProps) {
           {row.state === "stopping" ? "End at once" : "Stop and save"}
         </Button>
       )}
-      {!live && left && row.state !== "done" && (
+      {!live && left && row.state !== "done" && detail?.stop !== "non-finite" && (
         <Button
           control="train.resume"
           kind="main"

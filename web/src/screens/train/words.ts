@@ -9,6 +9,7 @@ export function count(value: number | null | undefined): string {
 export function short(value: number | null | undefined): string {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   const size = Math.abs(value);
+  if (size >= 1e15) return power10(value);
   if (size < 1000)
     return size < 10 && size !== Math.round(size) ? value.toPrecision(2) : String(Math.round(value));
   const power = Math.min(4, Math.floor(Math.log10(size) / 3));
@@ -22,7 +23,13 @@ export function bytes(value: number): string {
 }
 
 export function loss(value: number | null | undefined, digits = 3): string {
-  return value === null || value === undefined || !Number.isFinite(value) ? "–" : value.toFixed(digits);
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  return Math.abs(value) >= 1e4 ? power10(value) : value.toFixed(digits);
+}
+
+/** 2.3e18, for what has left every scale. */
+function power10(value: number): string {
+  return value.toExponential(1).replace("e+", "e");
 }
 
 /** 42 s, 3 min 20 s, 2 h 05 min, 3 d 4 h. */
