@@ -56,10 +56,11 @@ def test_table_and_summary(found) -> None:
 def test_a_mutant_that_does_nothing_is_not_found() -> None:
     """The zoo's verdicts are not made up: a harmless change passes."""
 
-    def same(x: torch.Tensor, y: torch.Tensor) -> None:
-        y.copy_(torch.nn.functional.gelu(x, approximate="tanh"))
+    def same(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor, pre: torch.Tensor, post: torch.Tensor) -> None:
+        pre.copy_(torch.nn.functional.linear(x, w, b))
+        post.copy_(torch.nn.functional.gelu(pre, approximate="tanh"))
 
-    harmless = Mutant("another GELU kernel", "gelu", lambda kernels: {"activation_forward": same})
+    harmless = Mutant("another GELU kernel", "gelu", lambda kernels: {"linear_gelu_forward": same})
     finding = examine(harmless, "padded")
     assert not finding.found and finding.op is None
 

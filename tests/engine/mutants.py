@@ -14,7 +14,7 @@ from cllm.engine.dispatch import Kernels
 
 
 def _layernorm_backward(mean_term: bool = True, normal_term: bool = True, less: int = 0, gain: bool = True):
-    def backward(dy, x, mean, rstd, g, dx, dg, db):
+    def backward(dy, x, mean, rstd, g, dx, rounded, dg, db):
         n = x.shape[1] - less
         normal = (x - mean) * rstd
         dg.add_((dy * normal).sum(0))
@@ -27,6 +27,7 @@ def _layernorm_backward(mean_term: bool = True, normal_term: bool = True, less: 
         if normal_term:
             out -= normal * (inner * normal).sum(1, keepdim=True) / n
         dx.add_(out * rstd)
+        rounded.copy_(dx)
 
     return backward
 
@@ -67,7 +68,7 @@ def _embedding_next_position(dx, tokens, positions, de, dp):
 
 
 def _bias_averaged(dy, x, dw, db):
-    dw.addmm_(dy.t(), x)
+    linear.linear_backward_weight(dy, x, dw, None)
     if db is not None:
         db.add_(dy.mean(0))
 
@@ -87,17 +88,28 @@ def _gelu_seven_digits(x, y):
     y.copy_(0.5 * x * (1 + torch.tanh(0.7978846 * (x + 0.044715 * x**3))))
 
 
-def _ignored_counted(z, targets, smoothing, lse):
-    cross_entropy.cross_entropy_backward(z, targets.clamp_min(0), smoothing, lse)
+def _ignored_counted(z, targets, smoothing, loss, lse, dz):
+    _loss_and(
+        lambda *out: cross_entropy.cross_entropy(z, targets.clamp_min(0), smoothing, *out), loss, lse, dz, targets
+    )
 
 
-def _padded_count(z, targets, smoothing, lse):
-    cross_entropy.cross_entropy_backward(z, targets, smoothing, lse)
-    z.mul_(float((targets >= 0).sum()) / targets.numel())
+def _padded_count(z, targets, smoothing, loss, lse, dz):
+    cross_entropy.cross_entropy(z, targets, smoothing, loss, lse, dz)
+    if dz is not None:
+        dz.mul_(float((targets >= 0).sum()) / targets.numel())
 
 
-def _smoothing_forgotten(z, targets, smoothing, lse):
-    cross_entropy.cross_entropy_backward(z, targets, 0.0, lse)
+def _smoothing_forgotten(z, targets, smoothing, loss, lse, dz):
+    right = z.clone()
+    cross_entropy.cross_entropy(z, targets, 0.0, loss, lse, dz)
+    cross_entropy.cross_entropy(right, targets, smoothing, loss, lse, None)
+
+
+def _loss_and(run, loss, lse, dz, targets):
+    """Only dz is wrong: the loss of ignored rows is 0."""
+    run(loss, lse, dz)
+    loss.masked_fill_(targets < 0, 0.0)
 
 
 def _dropout_unscaled(x, mask, p, y):
@@ -110,20 +122,21 @@ def _dropout_next_step(key, p, layer, site, mask):
     dropout_mask(replace(key, step=key.step + 1), p, layer, site, mask)
 
 
-def _attention_no_root(do, q, k, v, lse, dq, dk, dv, blocks, **kwargs):
-    attention.attention_backward(do, q, k, v, lse, dq, dk, dv, blocks, **kwargs)
-    dq.mul_(math.sqrt(q.shape[-1]))
-    dk.mul_(math.sqrt(q.shape[-1]))
+def _attention_no_root(dheads, qkv, heads, lse, dqkv, *rest, **kwargs):
+    attention.multihead_backward(dheads, qkv, heads, lse, dqkv, *rest, **kwargs)
+    d, root = heads.shape[1], math.sqrt(heads.shape[1] // lse.shape[1])
+    dqkv[:, : 2 * d] *= root
 
 
-def _attention_no_rowsum(do, q, k, v, lse, dq, dk, dv, blocks, **kwargs):
-    t, root = q.shape[2], math.sqrt(q.shape[3])
+def _attention_no_rowsum(dheads, qkv, heads, lse, dqkv, *rest, **kwargs):
+    b, h, t = lse.shape
+    q, k, v, do = (x.view(b, t, h, -1).transpose(1, 2).to(lse.dtype) for x in (*qkv.chunk(3, 1), dheads))
+    root = math.sqrt(q.shape[3])
     future = torch.ones(t, t, dtype=torch.bool).triu(1)
     a = ((q @ k.mT) / root).masked_fill(future, -math.inf).sub(lse.unsqueeze(3)).exp()
     ds = (do @ v.mT) * a / root
-    dq.copy_(ds @ k)
-    dk.copy_(ds.mT @ q)
-    dv.copy_(a.mT @ do)
+    parts = (ds @ k, ds.mT @ q, a.mT @ do)
+    dqkv.copy_(torch.cat([x.transpose(1, 2).reshape(b * t, -1) for x in parts], dim=1))
 
 
 @contextmanager
@@ -148,9 +161,9 @@ def _with_scores(wrong: Callable[..., None], forward: bool, backward: bool) -> d
 
     out: dict[str, Callable[..., None]] = {}
     if forward:
-        out["attention_forward"] = inside(attention.attention_forward)
+        out["attention_forward"] = inside(attention.multihead_forward)
     if backward:
-        out["attention_backward"] = inside(attention.attention_backward)
+        out["attention_backward"] = inside(attention.multihead_backward)
     return out
 
 
@@ -183,9 +196,9 @@ def _scores_other_documents(q, k, s, queries, offset, documents, heads, future):
     _scores(q, k, s, queries, offset, None, heads, future)
 
 
-def _last_tile_of_dv_skipped(do, q, k, v, lse, dq, dk, dv, blocks, **kwargs):
-    attention.attention_backward(do, q, k, v, lse, dq, dk, dv, blocks, **kwargs)
-    dv[:, :, -1:].zero_()
+def _last_tile_of_dv_skipped(dheads, qkv, heads, lse, dqkv, *rest, **kwargs):
+    attention.multihead_backward(dheads, qkv, heads, lse, dqkv, *rest, **kwargs)
+    dqkv.view(lse.shape[0], lse.shape[2], 3, -1)[:, -1, 2].zero_()
 
 
 Change = dict[str, Callable[..., None]]
@@ -196,7 +209,7 @@ LAYERNORM: dict[str, Change] = {
     "layer norm backward with 1/(n−1)": {"layernorm_backward": _layernorm_backward(less=1)},
     "layer norm backward, x̂ term without gain": {"layernorm_backward": _layernorm_backward(gain=False)},
     "layer norm dx '=' instead of '+='": {"layernorm_backward": _overwriting(layernorm.layernorm_backward, 5)},
-    "layer norm dγ '=' instead of '+='": {"layernorm_backward": _overwriting(layernorm.layernorm_backward, 6)},
+    "layer norm dγ '=' instead of '+='": {"layernorm_backward": _overwriting(layernorm.layernorm_backward, 7)},
     "layer norm variance with n−1": {"layernorm_forward": _layernorm_forward(less=1)},
     "layer norm ε 1e-6": {"layernorm_forward": _layernorm_forward(eps=1e-6)},
     "layer norm ε outside the root": {"layernorm_forward": _layernorm_forward(eps_outside=True)},
@@ -206,19 +219,26 @@ LINEAR: dict[str, Change] = {
     "tail row of dW dropped": {"linear_backward_weight": _tail_rows_dropped},
     "dW '=' instead of '+='": {"linear_backward_weight": _overwriting(linear.linear_backward_weight, 2)},
     "db '=' instead of '+='": {"linear_backward_weight": _overwriting(linear.linear_backward_weight, 3)},
-    "forward without the bias": {"linear_forward": lambda x, w, b, y: linear.linear_forward(x, w, None, y)},
+    "forward without the bias": {"linear_forward": lambda x, w, b, y, r: linear.linear_forward(x, w, None, y, r)},
 }
 EMBEDDING: dict[str, Change] = {
     "embedding gradient '=' instead of '+='": {"embedding_backward": _embedding_last_wins},
     "position row off by one": {"embedding_backward": _embedding_next_position},
 }
 GELU: dict[str, Change] = {  # of the tanh form
-    "gelu backward of the other form": {"activation_backward": gelu.gelu_erf_backward},
-    "gelu backward of the sigmoid form": {"activation_backward": _gelu_sigmoid_backward},
-    "gelu forward of the other form": {"activation_forward": gelu.gelu_erf_forward},
+    "gelu backward of the other form": {"linear_gelu_backward_input": gelu.fused_backward(gelu.gelu_erf_backward)},
+    "gelu backward of the sigmoid form": {"linear_gelu_backward_input": gelu.fused_backward(_gelu_sigmoid_backward)},
+}
+NOT_IN_BF16: dict[str, Change] = {  # below bfloat16's own rounding
+    "gelu forward of the other form": {
+        "linear_gelu_forward": gelu.fused_forward(gelu.gelu_erf_forward),
+        "gelu_forward": gelu.gelu_erf_forward,
+    },
 }
 GELU_ERF: dict[str, Change] = {
-    "gelu(erf) backward of the other form": {"activation_backward": gelu.gelu_tanh_backward},
+    "gelu(erf) backward of the other form": {
+        "linear_gelu_backward_input": gelu.fused_backward(gelu.gelu_tanh_backward)
+    },
 }
 ATTENTION: dict[str, Change] = {
     "softmax backward without 1/√K": {"attention_backward": _attention_no_root},
@@ -235,16 +255,19 @@ DOCUMENTS: dict[str, Change] = {
     "document mask ignored in backward": _with_scores(_scores_other_documents, False, True),
 }
 CROSS_ENTROPY: dict[str, Change] = {
-    "ignored targets counted": {"cross_entropy_backward": _ignored_counted},
-    "divided by the padded count in backward": {"cross_entropy_backward": _padded_count},
-    "label smoothing forgotten in backward": {"cross_entropy_backward": _smoothing_forgotten},
+    "ignored targets counted": {"cross_entropy": _ignored_counted},
+    "divided by the padded count in backward": {"cross_entropy": _padded_count},
+    "label smoothing forgotten in backward": {"cross_entropy": _smoothing_forgotten},
 }
 DROPOUT: dict[str, Change] = {
     "dropout without 1/(1−p)": {"dropout_apply": _dropout_unscaled},
     "dropout mask of another step": {"dropout_mask": _dropout_next_step},
 }
 ONLY_FLOAT64: dict[str, Change] = {  # below float32's own rounding
-    "gelu constant to 7 digits": {"activation_forward": _gelu_seven_digits},
+    "gelu constant to 7 digits": {
+        "linear_gelu_forward": gelu.fused_forward(_gelu_seven_digits),
+        "gelu_forward": _gelu_seven_digits,
+    },
 }
 
 

@@ -17,7 +17,7 @@ from op_checks import (
     check_linear,
 )
 
-from cllm.engine.dispatch import select
+from cllm.engine.dispatch import torch_kernels
 
 # the check that the mutants of a table must fail, as k, dtype → None
 CHECKS = {
@@ -25,6 +25,7 @@ CHECKS = {
     "LINEAR": lambda k, dtype: check_linear(k, dtype, 1, 7, 5, 3, True),
     "EMBEDDING": lambda k, dtype: check_embedding(k, dtype, 1, 2, 5, 6, 3, False),
     "GELU": lambda k, dtype: check_gelu(k, dtype, 1, 9, 1.0, "gelu_tanh"),
+    "NOT_IN_BF16": lambda k, dtype: check_gelu(k, dtype, 1, 9, 1.0, "gelu_tanh"),
     "GELU_ERF": lambda k, dtype: check_gelu(k, dtype, 1, 9, 1.0, "gelu_erf"),
     "ATTENTION": lambda k, dtype: check_attention(k, dtype, 1, 2, 3, 5, 2, False, 0.0),
     "DOCUMENTS": lambda k, dtype: check_attention(k, dtype, 1, 2, 1, 7, 3, True, 0.0),
@@ -32,16 +33,14 @@ CHECKS = {
     "DROPOUT": lambda k, dtype: check_dropout(k, dtype, 1, 2, 3, 6, 0.3, 2),
     "ONLY_FLOAT64": lambda k, dtype: check_gelu(k, dtype, 1, 9, 1.0, "gelu_tanh"),
 }
+SEEN_IN = {"NOT_IN_BF16": (torch.float64, torch.float32), "ONLY_FLOAT64": (torch.float64,)}
 TABLE = [
-    (table, name, dtype)
-    for table in CHECKS
-    for name in getattr(mutants, table)
-    for dtype in (DTYPES if table != "ONLY_FLOAT64" else (torch.float64,))
+    (table, name, dtype) for table in CHECKS for name in getattr(mutants, table) for dtype in SEEN_IN.get(table, DTYPES)
 ]
 
 
 def healthy(table, dtype):
-    return select(dtype, "gelu_erf" if table == "GELU_ERF" else "gelu_tanh")
+    return torch_kernels(dtype, "gelu_erf" if table == "GELU_ERF" else "gelu_tanh")
 
 
 @pytest.mark.parametrize(("table", "name", "dtype"), TABLE)

@@ -28,6 +28,7 @@ from torch import Tensor
 
 UNIT = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 TINY = {2.0**-24: 2.0**-125, 2.0**-53: 2.0**-1021}
+BF16 = 2.0**-8  # unit roundoff of bfloat16, in which operands may be stored
 FUNCTION = 8.0  # roundoffs of an elementary function: 4 ulp
 EXTRA = 3  # additions beyond the n − 1 of a sum: into an existing buffer, and of a blocked sum's parts
 
@@ -137,6 +138,11 @@ class Bounded:
 def either(a: Bounded, b: Bounded) -> Bounded:
     """For the distance of two algorithms of the same value: the sum of their bounds."""
     return Bounded(a.v, a.u, a.e + b.e)
+
+
+def stored(x: Bounded, dtype: torch.dtype) -> Bounded:
+    """A result rounded once more when it is stored as an operand of this type."""
+    return x._rounded(x.v, x.e, BF16 / x.u) if dtype == torch.bfloat16 else x
 
 
 def gamma(n: int, u: float) -> float:

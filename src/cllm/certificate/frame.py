@@ -34,23 +34,20 @@ def order(layers: int, dropout: bool, blocks: int) -> Iterator[tuple[str, str]]:
         yield "linear_forward", f"{i}.attn.wo"
         yield from ((k, f"{i}.attn.drop") for k in mask + drop)
         yield "layernorm_forward", f"{i}.ln2"
-        yield "linear_forward", f"{i}.ffn.w1"
-        yield "activation_forward", f"{i}.ffn.gelu"
+        yield "linear_gelu_forward", f"{i}.ffn.w1"
         yield "linear_forward", f"{i}.ffn.w2"
         yield from ((k, f"{i}.ffn.drop") for k in mask + drop)
     yield "layernorm_forward", "lnf"
     for block in range(blocks):
         yield "linear_forward", f"head.{block}"
-        yield "cross_entropy_forward", f"loss.{block}"
-        yield "cross_entropy_backward", f"loss.{block}"
+        yield "cross_entropy", f"loss.{block}"
         yield "linear_backward_weight", f"head.{block}"
         yield "linear_backward_input", f"head.{block}"
     yield "layernorm_backward", "lnf"
     for i in reversed(range(layers)):
         yield from ((k, f"{i}.ffn.drop") for k in drop)
         yield "linear_backward_weight", f"{i}.ffn.w2"
-        yield "linear_backward_input", f"{i}.ffn.w2"
-        yield "activation_backward", f"{i}.ffn.gelu"
+        yield "linear_gelu_backward_input", f"{i}.ffn.w2"
         yield "linear_backward_weight", f"{i}.ffn.w1"
         yield "linear_backward_input", f"{i}.ffn.w1"
         yield "layernorm_backward", f"{i}.ln2"
@@ -120,9 +117,9 @@ class Frame:
         return value
 
     def _pull(self, op: str, g: Any) -> list[Interval]:
-        """The cotangents of the recorded op's inputs."""
+        """The cotangents of the recorded op's inputs, from the result's: an array, or an enclosure of it."""
         tape, leaves, y = self.tapes.pop(op)
-        found = dict(tape.backward(y, self.S.lift(copied(g))))
+        found = dict(tape.backward(y, g if isinstance(g, Interval) else self.S.lift(copied(g))))
         return [found[leaf.node] for leaf in leaves]
 
     def _accumulated(self, op: str, tensor: str, before: Tensor, after: Tensor, add: Interval) -> None:
@@ -160,11 +157,6 @@ def numpy_of(x: Any) -> Any:
 def copied(x: Any) -> Any:
     """float64 of its own: a kernel's buffers are used again, and float64 would be shared with them."""
     return np.array(numpy_of(x), np.float64)
-
-
-def merged_heads(x_BHTK: Tensor) -> Tensor:
-    """[B, H, T, K] → [B·T, D], channel c of head c // K."""
-    return x_BHTK.transpose(1, 2).flatten(2).flatten(0, 1).clone()
 
 
 def names_of(op: str) -> tuple[list[str], list[str]]:

@@ -60,8 +60,9 @@ def layernorm_forward(less: int = 0, eps: float = 1e-5, outside: bool = False, b
 
 def layernorm_backward(mean_term: bool = True, less: int = 0, gain: bool = True) -> Any:
     def backward(
-        dy: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, g: Tensor, dx: Tensor, dg: Tensor, db: Tensor
-    ) -> None:
+        dy: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, g: Tensor, dx: Tensor, rounded: Tensor | None, dg: Tensor,
+        db: Tensor,
+    ) -> None:  # fmt: skip
         n = x.shape[1] - less
         normal = (x - mean) * rstd
         dg.add_((dy * normal).sum(0))
@@ -128,33 +129,40 @@ def attention(
         s = q @ k.mT / math.sqrt(q.shape[3])
         return s.masked_fill(future, masked) if math.isinf(masked) else torch.where(future, s + masked, s)
 
+    def split(x_ND: Tensor, lse: Tensor, parts: int = 3) -> list[Tensor]:
+        b, h, t = lse.shape
+        return [part.view(b, t, h, -1).transpose(1, 2) for part in x_ND.chunk(parts, dim=1)]
+
+    def merged(x_BHTK: Tensor) -> Tensor:
+        return x_BHTK.transpose(1, 2).flatten(2).flatten(0, 1)
+
     def run(
-        q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, blocks: Any, *,
-        documents_BT: Tensor | None = None, offset: int = 0, dropout: Any = None,
+        qkv: Tensor, heads: Tensor, lse: Tensor, scratch: Any, *, documents_BT: Tensor | None = None,
+        dropout: Any = None,
     ) -> None:  # fmt: skip
+        q, k, v = split(qkv, lse)
         s = scores(q, k, documents_BT)
         lse.copy_(s.logsumexp(3))
-        o.copy_(s.softmax(3) @ v)
+        heads.copy_(merged(s.softmax(3) @ v))
 
     def backward(
-        do: Tensor, q: Tensor, k: Tensor, v: Tensor, lse: Tensor, dq: Tensor, dk: Tensor, dv: Tensor, blocks: Any, *,
+        dheads: Tensor, qkv: Tensor, heads: Tensor, lse: Tensor, dqkv: Tensor, scratch: Any, *,
         documents_BT: Tensor | None = None, dropout: Any = None,
     ) -> None:  # fmt: skip
+        (q, k, v), (do,) = split(qkv, lse), split(dheads, lse, 1)
         a = (scores(q, k, documents_BT) - lse.unsqueeze(3)).exp()
         da = do @ v.mT
         inner = (da * a).tril(-1 if strict else a.shape[3])
         ds = a * (da - inner.sum(3, keepdim=True)) / (math.sqrt(q.shape[3]) if root else 1.0)
-        dq.copy_(ds @ k)
-        dk.copy_(ds.mT @ q)
-        dv.copy_(a.mT @ do)
+        dqkv.copy_(torch.cat([merged(ds @ k), merged(ds.mT @ q), merged(a.mT @ do)], dim=1))
 
     return just(attention_backward=backward, **({"attention_forward": run} if forward else {}))
 
 
 def last_tile_of_dv(kernels: Kernels) -> Change:
-    def backward(*args: Any, **kwargs: Any) -> None:
-        kernels.attention_backward(*args, **kwargs)
-        args[7][:, :, -1:].zero_()
+    def backward(dheads: Tensor, qkv: Tensor, heads: Tensor, lse: Tensor, dqkv: Tensor, *rest: Any, **kw: Any) -> None:
+        kernels.attention_backward(dheads, qkv, heads, lse, dqkv, *rest, **kw)
+        dqkv.view(lse.shape[0], lse.shape[2], 3, -1)[:, -1:, 2].zero_()
 
     return {"attention_backward": backward}
 
@@ -195,31 +203,45 @@ def next_position(dx: Tensor, tokens: Tensor, positions: Tensor | None, de: Tens
     dp.index_add_(0, (_columns(tokens, positions) + 1) % len(dp), dx)
 
 
-def pads_counted(z: Tensor, targets: Tensor, smoothing: float, loss: Tensor, lse: Tensor) -> None:
-    cross_entropy.cross_entropy_forward(z, targets.clamp_min(0), smoothing, loss, lse)
+CrossEntropy = Callable[[Tensor, Tensor, float, Tensor, Tensor, Tensor | None], None]
 
 
-def pads_counted_backward(z: Tensor, targets: Tensor, smoothing: float, lse: Tensor) -> None:
-    cross_entropy.cross_entropy_backward(z, targets.clamp_min(0), smoothing, lse)
+def only_dz(wrong: CrossEntropy) -> CrossEntropy:
+    """The loss is right."""
+
+    def run(z: Tensor, targets: Tensor, smoothing: float, loss: Tensor, lse: Tensor, dz: Tensor | None) -> None:
+        right = z.clone()
+        wrong(z, targets, smoothing, loss, lse, dz)
+        cross_entropy.cross_entropy(right, targets, smoothing, loss, lse, None)
+
+    return run
 
 
-def padded_count(z: Tensor, targets: Tensor, smoothing: float, lse: Tensor) -> None:
-    cross_entropy.cross_entropy_backward(z, targets, smoothing, lse)
-    z.mul_(float((targets >= 0).sum()) / targets.numel())
+def pads_counted(z: Tensor, targets: Tensor, smoothing: float, loss: Tensor, lse: Tensor, dz: Tensor | None) -> None:
+    cross_entropy.cross_entropy(z, targets.clamp_min(0), smoothing, loss, lse, dz)
 
 
-def smoothing_forgotten(z: Tensor, targets: Tensor, smoothing: float, lse: Tensor) -> None:
-    cross_entropy.cross_entropy_backward(z, targets, 0.0, lse)
+def padded_count(z: Tensor, targets: Tensor, smoothing: float, loss: Tensor, lse: Tensor, dz: Tensor | None) -> None:
+    cross_entropy.cross_entropy(z, targets, smoothing, loss, lse, dz)
+    if dz is not None:
+        dz.mul_(float((targets >= 0).sum()) / targets.numel())
+
+
+@only_dz
+def smoothing_forgotten(
+    z: Tensor, targets: Tensor, smoothing: float, loss: Tensor, lse: Tensor, dz: Tensor | None
+) -> None:
+    cross_entropy.cross_entropy(z, targets, 0.0, loss, lse, dz)
 
 
 def dropout_backward_unscaled(kernels: Kernels) -> Change:
     """The way back begins when the loss has its gradient."""
     back = False
 
-    def loss_backward(*args: Any) -> None:
+    def loss(*args: Any) -> None:
         nonlocal back
-        back = True
-        kernels.cross_entropy_backward(*args)
+        back = back or args[-1] is not None
+        kernels.cross_entropy(*args)
 
     def apply(x: Tensor, mask: Tensor, p: float, y: Tensor) -> None:
         if back:
@@ -227,7 +249,7 @@ def dropout_backward_unscaled(kernels: Kernels) -> Change:
         else:
             kernels.dropout_apply(x, mask, p, y)
 
-    return {"dropout_apply": apply, "cross_entropy_backward": loss_backward}
+    return {"dropout_apply": apply, "cross_entropy": loss}
 
 
 def dropout_of_next_step(kernels: Kernels) -> Change:
@@ -279,8 +301,10 @@ ZOO: tuple[Mutant, ...] = (
     Mutant("layer norm backward with 1/(n−1)", "layernorm", just(layernorm_backward=layernorm_backward(less=1))),
     Mutant("layer norm backward, x̂ term without gain", "layernorm",
            just(layernorm_backward=layernorm_backward(gain=False))),
-    Mutant("GELU backward of the other form", "gelu", just(activation_backward=gelu.gelu_erf_backward)),
-    Mutant("GELU backward of the sigmoid form", "gelu", just(activation_backward=gelu_sigmoid_backward)),
+    Mutant("GELU backward of the other form", "gelu",
+           just(linear_gelu_backward_input=gelu.fused_backward(gelu.gelu_erf_backward))),
+    Mutant("GELU backward of the sigmoid form", "gelu",
+           just(linear_gelu_backward_input=gelu.fused_backward(gelu_sigmoid_backward))),
     Mutant("softmax backward without 1/√h", "attention", attention(root=False)),
     Mutant("softmax backward, inner sum over j < i", "attention", attention(strict=True)),
     Mutant("causal mask off by one, backward only", "attention", attention(see_next=True)),
@@ -292,9 +316,9 @@ ZOO: tuple[Mutant, ...] = (
     Mutant("residual dropped in one layer", "layernorm", residual_dropped),
     Mutant("dropout backward without 1/(1−p)", "dropout", dropout_backward_unscaled, scene="dropout"),
     Mutant("cross-entropy divides by the padded count, backward", "cross_entropy",
-           just(cross_entropy_backward=padded_count)),
+           just(cross_entropy=padded_count)),
     Mutant("cross-entropy counts pads, both", "cross_entropy",
-           just(cross_entropy_forward=pads_counted, cross_entropy_backward=pads_counted_backward)),
+           just(cross_entropy=pads_counted)),
     Mutant("labels shifted", "cross_entropy", step=LabelsShifted),
     Mutant("mask −10 instead of −∞", "attention", attention(masked=-10.0, forward=True)),
     Mutant("layer norm variance with n−1", "layernorm", just(layernorm_forward=layernorm_forward(less=1))),
@@ -303,7 +327,7 @@ ZOO: tuple[Mutant, ...] = (
     Mutant("layer norm ε outside the root", "layernorm", just(layernorm_forward=layernorm_forward(outside=True))),
     Mutant("dW drops the tail rows", "linear", just(linear_backward_weight=tail_rows_dropped), scene="unpadded"),
     Mutant("last tile of dV skipped", "attention", last_tile_of_dv),
-    Mutant("GELU constant to 7 digits", "gelu", just(activation_forward=gelu_seven_digits)),
+    Mutant("GELU constant to 7 digits", "gelu", just(linear_gelu_forward=gelu.fused_forward(gelu_seven_digits))),
     Mutant("AdamW: t off by one", "adamw", adamw(later=1), scene="adamw"),
     Mutant("AdamW: v not corrected", "adamw", adamw(v_corrected=False), scene="adamw"),
     Mutant("AdamW: ε inside the root", "adamw", adamw(eps_inside=True), scene="adamw"),
@@ -311,7 +335,7 @@ ZOO: tuple[Mutant, ...] = (
     Mutant("AdamW: L2 instead of decoupled decay", "adamw", adamw(l2=True), scene="adamw"),
     Mutant("AdamW: rate applied twice to the decay", "adamw", adamw(decay_rate_twice=True), scene="adamw"),
     # beyond the 32
-    Mutant("label smoothing forgotten in backward", "cross_entropy", just(cross_entropy_backward=smoothing_forgotten),
+    Mutant("label smoothing forgotten in backward", "cross_entropy", just(cross_entropy=smoothing_forgotten),
            scene="smoothed"),
     Mutant("dropout mask of another step", "dropout", dropout_of_next_step, scene="dropout"),
     Mutant("document mask ignored, both", "attention", attention(documents=False, forward=True), scene="documents"),

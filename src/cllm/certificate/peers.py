@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError
 
 from cllm.certificate.mutants import Mutant
-from cllm.engine.attention import Blocks
 from cllm.engine.dispatch import Kernels, select
 from cllm.engine.dropout import Key
 
@@ -51,48 +50,50 @@ def _layernorm(k: Kernels) -> tuple[Any, tuple[Tensor, ...]]:
 
     def backward(dy: Tensor, stats: Any, x: Tensor, g: Tensor, b: Tensor) -> Any:
         dx, dg, db = torch.zeros_like(x), torch.zeros_like(g), torch.zeros_like(b)
-        k.layernorm_backward(dy, x, *stats, g, dx, dg, db)
+        k.layernorm_backward(dy, x, *stats, g, dx, None, dg, db)
         return dx, dg, db
 
     return _function(forward, backward), (_draw(3, 5), _draw(5), _draw(5, seed=1))
 
 
 def _gelu(k: Kernels) -> tuple[Any, tuple[Tensor, ...]]:
+    one, zero = torch.eye(5, dtype=torch.float64), torch.zeros(5, dtype=torch.float64)  # a product that changes nothing
+
     def forward(x: Tensor) -> Any:
-        y = torch.empty_like(x)
-        k.activation_forward(x, y)
+        pre, y = torch.empty_like(x), torch.empty_like(x)
+        k.linear_gelu_forward(x, one, zero, pre, y)
         return y, None
 
     def backward(dy: Tensor, _: Any, x: Tensor) -> Any:
-        dy = dy.contiguous()
-        k.activation_backward(x, dy)
-        return dy
+        dx = torch.empty_like(x)
+        k.linear_gelu_backward_input(dy.contiguous(), one, x, dx)
+        return dx
 
     return _function(forward, backward), (_draw(3, 5),)
 
 
 def _attention(k: Kernels) -> tuple[Any, tuple[Tensor, ...]]:
-    shape = (1, 2, 5, 3)
+    b, h, t, width = 1, 2, 5, 3
     documents = torch.tensor([[0, 0, 1, 1, 1]])
-    blocks = Blocks(1, 2, 5, 5, backward=True, dtype=torch.float64, device="cpu")
+    scratch = k.attention_scratch(b, t, h, width, backward=True, dtype=torch.float64)
 
-    def forward(q: Tensor, key: Tensor, v: Tensor) -> Any:
-        o, lse = torch.empty_like(q), q.new_empty(shape[:3])
-        k.attention_forward(q, key, v, o, lse, blocks, documents_BT=documents)
-        return o, lse
+    def forward(qkv: Tensor) -> Any:
+        o, lse = qkv.new_empty(b * t, h * width), qkv.new_empty(b, h, t)
+        k.attention_forward(qkv, o, lse, scratch, documents_BT=documents)
+        return o, (o.clone(), lse)
 
-    def backward(do: Tensor, lse: Tensor, q: Tensor, key: Tensor, v: Tensor) -> Any:
-        out = [torch.empty_like(q) for _ in range(3)]
-        k.attention_backward(do.contiguous(), q, key, v, lse, *out, blocks, documents_BT=documents)
-        return tuple(out)
+    def backward(do: Tensor, kept: Any, qkv: Tensor) -> Any:
+        out = torch.empty_like(qkv)
+        k.attention_backward(do.contiguous(), qkv, *kept, out, scratch, documents_BT=documents)
+        return out
 
-    return _function(forward, backward), tuple(_draw(*shape, seed=i) for i in range(3))
+    return _function(forward, backward), (_draw(b * t, 3 * h * width),)
 
 
 def _linear(k: Kernels) -> tuple[Any, tuple[Tensor, ...]]:
     def forward(x: Tensor, w: Tensor, b: Tensor) -> Any:
         y = x.new_empty(len(x), len(w))
-        k.linear_forward(x, w, b, y)
+        k.linear_forward(x, w, b, y, None)
         return y, None
 
     def backward(dy: Tensor, _: Any, x: Tensor, w: Tensor, b: Tensor) -> Any:
@@ -124,13 +125,13 @@ def _cross_entropy(k: Kernels) -> tuple[Any, tuple[Tensor, ...]]:
     targets, smoothing = torch.tensor([2, -1, 0]), 0.1
 
     def forward(z: Tensor) -> Any:
-        loss, lse = z.new_empty(3), z.new_empty(3)
-        k.cross_entropy_forward(z, targets, smoothing, loss, lse)
-        return loss.sum(), lse
+        loss, lse, dz = z.new_empty(3), z.new_empty(3), z.clone()
+        k.cross_entropy(z.clone(), targets, smoothing, loss, lse, None)
+        k.cross_entropy(dz, targets, smoothing, z.new_empty(3), lse, dz)
+        return loss.sum(), dz
 
-    def backward(dy: Tensor, lse: Tensor, z: Tensor) -> Any:
-        k.cross_entropy_backward(z, targets, smoothing, lse)
-        return z * dy
+    def backward(dy: Tensor, dz: Tensor, z: Tensor) -> Any:
+        return dz * dy
 
     return _function(forward, backward), (_draw(3, 5),)
 
@@ -145,7 +146,8 @@ def _dropout(k: Kernels) -> tuple[Any, tuple[Tensor, ...]]:
         return y, None
 
     def backward(dy: Tensor, _: Any, x: Tensor) -> Any:
-        k.cross_entropy_backward(x.new_zeros(1, 2), torch.tensor([0]), 0.0, x.new_zeros(1))  # the way back begins
+        z, row = x.new_zeros(1, 2), x.new_zeros(1)
+        k.cross_entropy(z, torch.tensor([0]), 0.0, row, row.clone(), z)  # the way back begins
         dx = torch.empty_like(x)
         k.dropout_apply(dy, mask[0], 0.25, dx)
         return dx

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cllm.certificate.frame import Frame, merged_heads, names_of, numpy_of, split_rows
+from cllm.certificate.frame import Frame, names_of, numpy_of, split_rows
 from cllm.certificate.ledger import Ledger
 from cllm.certificate.subjects import Subject
 from cllm.engine.dispatch import Kernels
@@ -74,7 +74,9 @@ class Watch(Frame):
         self.ledger.value(op, "y", numpy_of(y), self._record(op, "layernorm", [self.stream, g, b]))
         self.branch = y.clone()
 
-    def _linear_forward(self, op: str, run: Any, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor) -> None:
+    def _linear_forward(
+        self, op: str, run: Any, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor, residual: Tensor | None
+    ) -> None:
         if op.startswith("head"):
             assert self.branch is not None
             start = self.rows_of_head
@@ -82,16 +84,38 @@ class Watch(Frame):
             self.ledger.wire(op, "x", numpy_of(x), numpy_of(self.branch[start : self.rows_of_head]))
             self._parameter(op, self.step.model.head, w)
         else:
-            self.ledger.wire(op, "x", numpy_of(x), numpy_of(self.branch))
-            weight, bias = names_of(op)
-            self._parameter(op, weight[0], w)
-            assert b is not None
-            self._parameter(op, bias[0], b)
-        run(x, w, b, y)
+            self._linear_inputs(op, x, w, b)
+        if residual is not None:
+            self.ledger.wire(op, "residual", numpy_of(residual), numpy_of(self.stream))
+        run(x, w, b, y, residual)
         self.seen[op] = [x.clone()]
-        self.ledger.value(op, "y", numpy_of(y), self._record(op, "linear", [x, w] if b is None else [x, w, b]))
-        if not op.startswith("head"):
+        exact = self._record(op, "linear", [x, w] if b is None else [x, w, b])
+        if residual is not None:  # the branch joins the residual stream within the op
+            exact = self.S.add(self.S.lift(numpy_of(self.stream)), exact)
+        self.ledger.value(op, "y", numpy_of(y), exact)
+        if residual is not None:
+            self.stream, self.branch = y.clone(), None
+        elif not op.startswith("head"):
             self.branch = y.clone()
+
+    def _linear_inputs(self, op: str, x: Tensor, w: Tensor, b: Tensor | None) -> None:
+        self.ledger.wire(op, "x", numpy_of(x), numpy_of(self.branch))
+        weight, bias = names_of(op)
+        self._parameter(op, weight[0], w)
+        assert b is not None
+        self._parameter(op, bias[0], b)
+
+    def _linear_gelu_forward(
+        self, op: str, run: Any, x: Tensor, w: Tensor, b: Tensor, pre: Tensor, post: Tensor
+    ) -> None:
+        self._linear_inputs(op, x, w, b)
+        run(x, w, b, pre, post)
+        self.seen[op] = [x.clone()]
+        self.ledger.value(op, "y", numpy_of(pre), self._record(op, "linear", [x, w, b]))
+        gelu = op.replace("w1", "gelu")  # at the pre-activation that was stored
+        self.seen[gelu] = [pre.clone()]
+        self.ledger.value(gelu, "y", numpy_of(post), self._record(gelu, self.subject.config.model.activation, [pre]))
+        self.branch = post.clone()
 
     def _attention_settings(self, op: str) -> dict[str, Any]:
         batch, layer = self.subject.spec_batch, int(op.split(".")[0])
@@ -106,25 +130,14 @@ class Watch(Frame):
         return {"heads": self.shape[2], "allowed": allowed, **masked}
 
     def _attention_forward(
-        self, op: str, run: Any, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, blocks: Any, **kwargs: Any
+        self, op: str, run: Any, qkv: Tensor, heads: Tensor, lse: Tensor, scratch: Any, **kwargs: Any
     ) -> None:
-        assert self.branch is not None
-        b, t, h, width = self.shape
-        joint = self.branch.view(b, t, 3, h, width).permute(2, 0, 3, 1, 4)
-        for name, given, expected in zip("qkv", (q, k, v), joint, strict=True):
-            self.ledger.wire(op, name, numpy_of(given), numpy_of(expected))
-        run(q, k, v, o, lse, blocks, **kwargs)
-        self.seen[op] = [q.clone(), k.clone(), v.clone()]
-        exact = self._record(op, "attention", [merged_heads(x) for x in (q, k, v)], **self._attention_settings(op))
-        self.branch = merged_heads(o)
+        self.ledger.wire(op, "qkv", numpy_of(qkv), numpy_of(self.branch))
+        run(qkv, heads, lse, scratch, **kwargs)
+        self.seen[op] = [qkv.clone(), heads.clone()]
+        exact = self._record(op, "attention", list(qkv.chunk(3, dim=1)), **self._attention_settings(op))
+        self.branch = heads.clone()
         self.ledger.value(op, "o", numpy_of(self.branch), exact)
-
-    def _activation_forward(self, op: str, run: Any, x: Tensor, y: Tensor) -> None:
-        self.ledger.wire(op, "x", numpy_of(x), numpy_of(self.branch))
-        run(x, y)
-        self.seen[op] = [x.clone()]
-        self.ledger.value(op, "y", numpy_of(y), self._record(op, self.subject.config.model.activation, [x]))
-        self.branch = y.clone()
 
     def _dropout_mask(self, op: str, run: Any, key: Any, p: float, layer: int, site: int, mask: Tensor) -> None:
         run(key, p, layer, site, mask)
@@ -153,17 +166,20 @@ class Watch(Frame):
 
     # ------------------------------------------------------------------------------------------------ loss
 
-    def _cross_entropy_forward(
-        self, op: str, run: Any, z: Tensor, targets: Tensor, smoothing: float, loss: Tensor, lse: Tensor
+    def _cross_entropy(
+        self, op: str, run: Any, z: Tensor, targets: Tensor, smoothing: float, loss: Tensor, lse: Tensor, dz: Tensor
     ) -> None:
         batch, start = self.subject.spec_batch, self.rows_of_head - z.shape[0]
         wanted = np.where(batch.valid_BT, batch.targets_BT, -1).ravel()[start : self.rows_of_head]
         self.ledger.wire(op, "targets", numpy_of(targets), wanted)
         valid = np.flatnonzero(wanted >= 0)
         given = z.clone()
-        run(z, targets, smoothing, loss, lse)
-        self.seen[op] = [given]
-        self.valid = valid
+        run(z, targets, smoothing, loss, lse, dz)
+        self.dz = dz.clone()
+        got = numpy_of(self.dz)
+        ignored = np.ones(len(got), bool)
+        ignored[valid] = False
+        self.ledger.wire(op, "dz of ignored targets", got[ignored], np.zeros_like(got[ignored]))
         if not valid.size:
             return
         exact_smoothing = Fraction(self.subject.config.train.label_smoothing)
@@ -172,20 +188,7 @@ class Watch(Frame):
         )
         self.ledger.value(op, "loss", np.array([[numpy_of(loss).astype(np.float64).sum()]]), exact)
         self.losses.append(exact)
-
-    def _cross_entropy_backward(
-        self, op: str, run: Any, z: Tensor, targets: Tensor, smoothing: float, lse: Tensor
-    ) -> None:
-        self.ledger.wire(op, "logits", numpy_of(z), numpy_of(self.seen[op][0]))
-        run(z, targets, smoothing, lse)
-        dz = numpy_of(z)
-        ignored = np.ones(len(dz), bool)
-        ignored[self.valid] = False
-        self.ledger.wire(op, "dz of ignored targets", dz[ignored], np.zeros_like(dz[ignored]))
-        if self.valid.size:
-            self.ledger.value(op, "dz", dz[self.valid], self._pull(op, np.ones((1, 1)))[0])
-        self.branch = self.branch if self.phase == "forward" else None
-        self.dz = z.clone()
+        self.ledger.value(op, "dz", got[valid], self._pull(op, np.ones((1, 1)))[0])
 
     # ------------------------------------------------------------------------------------------------ backward
 
@@ -203,16 +206,22 @@ class Watch(Frame):
         self.ledger.wire(op, "x", numpy_of(x), numpy_of(self.seen[op][0]))
         pulled: list[Interval] = []
 
+        weight, bias = ([self.step.model.head], []) if op.startswith("head") else names_of(op)
+        joined = len(bias) > 1  # its biases are checked at the end: the step sets that of the keys to exactly zero
+
         def cotangents() -> list[Interval]:
             pulled[:] = self._pull(op, dy)
-            return split_rows(pulled[1], len(weight)) + (pulled[2:] if db is not None else [])
+            return split_rows(pulled[1], len(weight)) + (pulled[2:] if bias and not joined else [])
 
-        weight, bias = ([self.step.model.head], []) if op.startswith("head") else names_of(op)
         parts = list(zip(weight, dw.split(len(dw) // len(weight)), strict=True))
-        parts += [(bias[0], db)] if db is not None else []
+        if joined and (db is None or db.data_ptr() != self.step.grads[bias[0]].data_ptr()):
+            self.ledger.fault(op, f"the gradient of {bias[0]} is added somewhere else")
+        if bias and not joined:
+            assert db is not None
+            parts.append((bias[0], db))
         self._gradients(op, parts, lambda: run(dy, x, dw, db), cotangents)
         self.pulled[op] = [pulled[0]]
-        if db is None and bias:  # the step sums dy itself, and leaves the key bias at exactly zero
+        if joined:
             self.pulled[f"{op} biases"] = list(split_rows(Interval(pulled[2].mid.T, pulled[2].radius().T), 3))
 
     def _linear_backward_input(self, op: str, run: Any, dy: Tensor, w: Tensor, dx: Tensor) -> None:
@@ -228,38 +237,38 @@ class Watch(Frame):
         else:
             self.branch = dx.clone()
 
-    def _activation_backward(self, op: str, run: Any, x: Tensor, dy: Tensor) -> None:
-        self.ledger.wire(op, "x", numpy_of(x), numpy_of(self.seen[op][0]))
-        self.ledger.wire(op, "dy", numpy_of(dy), numpy_of(self.branch))
-        given = dy.clone()
-        run(x, dy)
-        self.ledger.value(op, "dx", numpy_of(dy), self._pull(op, given)[0])
-        self.branch = dy.clone()
+    def _linear_gelu_backward_input(self, op: str, run: Any, dy: Tensor, w: Tensor, pre: Tensor, dpre: Tensor) -> None:
+        gelu = op.replace("w2", "gelu")
+        self.ledger.wire(op, "dy", numpy_of(dy), numpy_of(self._incoming(op)))
+        self._parameter(op, names_of(op)[0][0], w)
+        self.ledger.wire(gelu, "x", numpy_of(pre), numpy_of(self.seen[gelu][0]))
+        run(dy, w, pre, dpre)
+        dpost = self.pulled.pop(op)[0]
+        assert dpost is not None
+        self.ledger.value(gelu, "dx", numpy_of(dpre), self._pull(gelu, dpost)[0])
+        self.branch = dpre.clone()
 
     def _attention_backward(
         self,
         op: str,
         run: Any,
-        do: Tensor,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
+        dheads: Tensor,
+        qkv: Tensor,
+        heads: Tensor,
         lse: Tensor,
-        dq: Tensor,
-        dk: Tensor,
-        dv: Tensor,
-        blocks: Any,
+        dqkv: Tensor,
+        scratch: Any,
         **kwargs: Any,
     ) -> None:
-        self.ledger.wire(op, "do", numpy_of(merged_heads(do)), numpy_of(self.branch))
-        for name, given, expected in zip("qkv", (q, k, v), self.seen[op], strict=True):
+        self.ledger.wire(op, "do", numpy_of(dheads), numpy_of(self.branch))
+        for name, given, expected in zip(("qkv", "o"), (qkv, heads), self.seen[op], strict=True):
             self.ledger.wire(op, name, numpy_of(given), numpy_of(expected))
-        given = merged_heads(do)
-        run(do, q, k, v, lse, dq, dk, dv, blocks, **kwargs)
-        merged = [merged_heads(x) for x in (dq, dk, dv)]
-        for name, engine, exact in zip(("dq", "dk", "dv"), merged, self._pull(op, given), strict=True):
+        given = dheads.clone()
+        run(dheads, qkv, heads, lse, dqkv, scratch, **kwargs)
+        parts = dqkv.chunk(3, dim=1)
+        for name, engine, exact in zip(("dq", "dk", "dv"), parts, self._pull(op, given), strict=True):
             self.ledger.value(op, name, numpy_of(engine), exact)
-        self.branch = torch.cat(merged, dim=1)
+        self.branch = dqkv.clone()
 
     def _layernorm_backward(
         self,
@@ -271,6 +280,7 @@ class Watch(Frame):
         rstd: Tensor,
         g: Tensor,
         dx: Tensor,
+        rounded: Tensor | None,
         dg: Tensor,
         db: Tensor,
     ) -> None:
@@ -287,7 +297,7 @@ class Watch(Frame):
             return pulled[1:]
 
         self._gradients(
-            op, [(f"{op}.g", dg), (f"{op}.b", db)], lambda: run(dy, x, mean, rstd, g, dx, dg, db), cotangents
+            op, [(f"{op}.g", dg), (f"{op}.b", db)], lambda: run(dy, x, mean, rstd, g, dx, rounded, dg, db), cotangents
         )
         self._accumulated(op, "dx", before, dx, pulled[0])
         self.stream = dx.clone()
@@ -305,7 +315,7 @@ class Watch(Frame):
     # ------------------------------------------------------------------------------------------------ the end
 
     def finish(self) -> None:
-        """What no kernel does: the biases of queries and values, the sum of the loss, the count of targets; and no
+        """What is left: the biases of queries, keys and values, the sum of the loss, the count of targets; and no
         gradient may have changed since it was checked."""
         left = next(self.expected, None)
         if left is not None:

@@ -13,6 +13,7 @@ from torch import Tensor
 # serves every precision. Groups start at multiples of 256: the block of 8-bit moments and the cut of ZeRO shards.
 ALIGN = 32
 GROUP_ALIGN = 256
+WIDER = 32
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,10 @@ class Arena:
         tensor = torch.zeros(shape, dtype=dtype or self.dtype, device=self.device)
         self.bytes_by_part[part] = self.bytes_by_part.get(part, 0) + tensor.numel() * tensor.element_size()
         return tensor
+
+    def wide(self, part: str, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+        """A matrix whose rows lie `columns` + 32 apart: at distances that are powers of two, rows share cache sets."""
+        return self.new(part, rows, columns + WIDER, dtype=dtype)[:, :columns]
 
 
 def _round_up(value: int, multiple: int) -> int:

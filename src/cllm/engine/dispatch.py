@@ -2,71 +2,110 @@
 
 `Kernels` names every op a step calls; `select` returns the set for a device and a precision. A faster set (native
 CPU kernels, CUDA) is another `Kernels` value: nothing else changes.
+
+Precisions (`engine/precision.py`): *operands* enter matrix products: matrices, normed activations, qkv, the heads, the
+feed-forward activations and the gradients of all these. *Sums* (the residual stream x and its gradient, statistics,
+biases, gains, logits, losses, gradients of parameters) are float32 for bfloat16 operands, else of the same type.
+2-D operands have contiguous rows and may have a longer distance between rows (`Arena.wide`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from cllm.engine import adamw, attention, cross_entropy, dropout, embedding, gelu, layernorm, linear, moments
+from cllm.engine.precision import LABELS
+
+Op = Callable[..., None]
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """The ops of a step. Signatures and formulas: the module of each op."""
+    """The ops of a step. Formulas: the module of each op; o = operand, s = sum precision.
+
+    name: "<path>-<precision>", as in torch-fp32 or native-avx512bf16-bf16.
+    embedding_forward(tokens_BT, positions_BT | None, e_VD o, p_SD s, x_ND s)
+    embedding_backward(dx_ND s, tokens_BT, positions_BT | None, de_VD s +=, dp_SD s +=)
+    layernorm_forward(x_ND s, g_D s, b_D s, y_ND o, mean_N1 s, rstd_N1 s)
+    layernorm_backward(dy_ND o, x_ND s, mean, rstd, g_D s, dx_ND s +=, rounded_ND o | None, dg_D s +=, db_D s +=)
+    linear_forward(x_NI o, w_OI o, b_O s | None, y_NO o | s, residual_NO s | None)
+    linear_gelu_forward(x_NI o, w_FI o, b_F s, pre_NF o, post_NF o)
+    linear_backward_input(dy_NO o, w_OI o, dx_NI o)
+    linear_gelu_backward_input(dy_NO o, w_OF o, pre_NF o, dpre_NF o)
+    linear_backward_weight(dy_NO o, x_NI o, dw_OI s +=, db_O s | None +=)
+    gelu_forward(pre_NF o, post_NF o): to recompute an activation that was not kept
+    attention_scratch(batch, sequence, heads, head_width, *, keys, backward, dtype o, device): an object with `bytes`
+    attention_forward(qkv_N3D o, heads_ND o, lse_BHT s, scratch, *, documents_BT, dropout)
+    attention_cached(qkv_N3D o, k_BHSK o, v_BHSK o, heads_ND o, lse_BHT s, scratch, *, offset)
+    attention_backward(dheads_ND o, qkv_N3D o, heads_ND o, lse s, dqkv_N3D o, scratch, *, documents_BT, dropout)
+    dropout_mask(key, p, layer, site, mask_BTD)       dropout_apply(x_ND s, mask_ND, p, y_ND o | s)
+    cross_entropy(z_RV s, targets_R, smoothing, loss_R s, lse_R s, dz_RV o | None)
+    adamw, sgd, sum_of_squares: on flat segments, engine/adamw.py; adamw8: engine/moments.py
+    """
 
     name: str
-    embedding_forward: Callable[..., None]
-    embedding_backward: Callable[..., None]
-    layernorm_forward: Callable[..., None]
-    layernorm_backward: Callable[..., None]
-    linear_forward: Callable[..., None]
-    linear_backward_input: Callable[..., None]
-    linear_backward_weight: Callable[..., None]
-    attention_forward: Callable[..., None]
-    attention_backward: Callable[..., None]
-    activation_forward: Callable[..., None]
-    activation_backward: Callable[..., None]
-    dropout_mask: Callable[..., None]
-    dropout_apply: Callable[..., None]
-    cross_entropy_forward: Callable[..., None]
-    cross_entropy_backward: Callable[..., None]
-    adamw: Callable[..., None]
-    sgd: Callable[..., None]
-    adamw8: Callable[..., None]
+    embedding_forward: Op
+    embedding_backward: Op
+    layernorm_forward: Op
+    layernorm_backward: Op
+    linear_forward: Op
+    linear_gelu_forward: Op
+    linear_backward_input: Op
+    linear_gelu_backward_input: Op
+    linear_backward_weight: Op
+    gelu_forward: Op
+    attention_scratch: Callable[..., Any]
+    attention_forward: Op
+    attention_cached: Op
+    attention_backward: Op
+    dropout_mask: Op
+    dropout_apply: Op
+    cross_entropy: Op
+    adamw: Op
+    sgd: Op
+    adamw8: Op
     sum_of_squares: Callable[..., float]
 
 
-def select(dtype: torch.dtype, activation: str = "gelu_tanh") -> Kernels:
-    """The kernels for float32 or float64 tensors: torch ops, on the CPU or a GPU.
+def torch_kernels(operand: torch.dtype, activation: str = "gelu_tanh") -> Kernels:
+    """The kernels for operands of this precision (float32, float64 or bfloat16) on torch ops, on the CPU or a GPU.
 
     activation: "gelu_tanh" or "gelu_erf".
     """
-    if dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"no kernels for {dtype}; float32 and float64 have them")
+    if operand not in LABELS:
+        raise ValueError(f"no kernels for {operand}; float32, float64 and bfloat16 have them")
     tanh = activation == "gelu_tanh"
+    forward = gelu.gelu_tanh_forward if tanh else gelu.gelu_erf_forward
     return Kernels(
-        name=f"torch-{'fp32' if dtype == torch.float32 else 'fp64'}",
+        name=f"torch-{LABELS[operand]}",
         embedding_forward=embedding.embedding_forward,
         embedding_backward=embedding.embedding_backward,
         layernorm_forward=layernorm.layernorm_forward,
         layernorm_backward=layernorm.layernorm_backward,
         linear_forward=linear.linear_forward,
+        linear_gelu_forward=gelu.fused_forward(forward),
         linear_backward_input=linear.linear_backward_input,
+        linear_gelu_backward_input=gelu.fused_backward(gelu.gelu_tanh_backward if tanh else gelu.gelu_erf_backward),
         linear_backward_weight=linear.linear_backward_weight,
-        attention_forward=attention.attention_forward,
-        attention_backward=attention.attention_backward,
-        activation_forward=gelu.gelu_tanh_forward if tanh else gelu.gelu_erf_forward,
-        activation_backward=gelu.gelu_tanh_backward if tanh else gelu.gelu_erf_backward,
+        gelu_forward=forward,
+        attention_scratch=attention.scratch,
+        attention_forward=attention.multihead_forward,
+        attention_cached=attention.multihead_cached,
+        attention_backward=attention.multihead_backward,
         dropout_mask=dropout.dropout_mask,
         dropout_apply=dropout.dropout_apply,
-        cross_entropy_forward=cross_entropy.cross_entropy_forward,
-        cross_entropy_backward=cross_entropy.cross_entropy_backward,
+        cross_entropy=cross_entropy.cross_entropy,
         adamw=adamw.adamw,
         sgd=adamw.sgd,
         adamw8=moments.adamw8,
         sum_of_squares=adamw.sum_of_squares,
     )
+
+
+def select(operand: torch.dtype, activation: str = "gelu_tanh") -> Kernels:
+    """The fastest kernels there are for operands of this precision; arguments as of `torch_kernels`."""
+    return torch_kernels(operand, activation)

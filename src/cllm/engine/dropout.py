@@ -48,6 +48,8 @@ def attention_mask(
 
 
 def dropout_apply(x: Tensor, mask: Tensor, p: float, y: Tensor) -> None:
-    """Write y = x∘mask/(1−p); the backward is the same call on the gradient. `y` may be `x`."""
-    torch.mul(x, mask, out=y)
-    y.mul_(1.0 / (1.0 - p))
+    """Write y = x∘mask/(1−p); the backward is the same call on the gradient. `y` may be `x`, or a narrower operand."""
+    wide = torch.mul(x, mask, out=y if y.dtype == x.dtype else None)
+    wide.mul_(1.0 / (1.0 - p))
+    if wide is not y:
+        y.copy_(wide)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from cllm.engine.dispatch import select
-from cllm.model.forward import Activations, Cache, forward
+from cllm.model.activations import Activations
+from cllm.model.forward import Cache, Pass, forward
 from cllm.model.model import Model
 
 PREFILL = 64  # prompt tokens a forward pass takes at once
@@ -28,11 +29,11 @@ class Decoder:
     def __init__(self, model: Model, batch: int = 1) -> None:
         c = model.config
         self.model, self.batch = model, batch
-        self._kernels = select(model.dtype, c.activation)
+        self._kernels = select(model.operand, c.activation)
         shape = (c.layers, batch, c.heads, c.context, c.head_width)
         self.cache = Cache(
-            torch.zeros(shape, dtype=model.dtype, device=model.device),
-            torch.zeros(shape, dtype=model.dtype, device=model.device),
+            torch.zeros(shape, dtype=model.operand, device=model.device),
+            torch.zeros(shape, dtype=model.operand, device=model.device),
         )
         self._acts: dict[int, Activations] = {}
         self._logits_BV = torch.empty(batch, c.vocab, dtype=model.dtype, device=model.device)
@@ -69,24 +70,19 @@ class Decoder:
             hidden = self._forward(tokens_BT[:, start : start + count])
             start += count
         last = hidden.view(self.batch, count, -1)[:, -1]
-        self._kernels.linear_forward(last, self.model.params[self.model.head], None, self._logits_BV)
+        self._kernels.linear_forward(last, self.model.operands[self.model.head], None, self._logits_BV, None)
         return self._logits_BV
 
     def _forward(self, tokens_BT: Tensor) -> Tensor:
         count = tokens_BT.shape[1]
         if count not in self._acts:
             # lengths other than a block and a single token come once a prompt: not kept
-            acts = Activations(self.model, self.batch, count, keep=False, keys=self.model.config.context)
+            context = self.model.config.context
+            acts = Activations(self.model, self._kernels, self.batch, count, keep=False, keys=context)
             if count in (1, PREFILL):
                 self._acts[count] = acts
         else:
             acts = self._acts[count]
         positions = torch.arange(self.length, self.length + count, device=self.model.device)
-        return forward(
-            self.model,
-            self._kernels,
-            acts,
-            tokens_BT,
-            positions_BT=positions.expand(self.batch, -1),
-            cache=self.cache,
-        )
+        run = Pass(self.model, self._kernels, acts, cache=self.cache)
+        return forward(run, tokens_BT, positions.expand(self.batch, -1))

@@ -1,4 +1,8 @@
-"""The model: a configuration and its parameters in one flat buffer."""
+"""The model: a configuration and its parameters in one flat buffer.
+
+In bf16 the parameters themselves (the master weights) are float32, and the matrices have a copy rounded to bfloat16,
+which is what the kernels multiply by: the function that a bf16 model computes is the one at the rounded matrices.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +14,21 @@ from torch import Tensor
 
 from cllm.config import ModelConfig
 from cllm.engine.buffers import Flat
-from cllm.engine.compact import Split
+from cllm.engine.compact import Mixed, Split
 from cllm.engine.philox import normal
+from cllm.engine.precision import accumulation
 from cllm.model.layout import MATRIX, layout
 
 INIT_STD = 0.02
 Weights = Flat | Split
+Operands = Flat | Mixed
 
 
 class Model:
     """Parameters with their shapes. `model.params["0.attn.wq"]` is a view of `model.params.data`.
 
-    dtype: torch.float32 or torch.float64.  device: "cpu", "cuda", or "meta" (shapes without memory).
+    dtype: torch.float32, torch.float64 or torch.bfloat16 (float32 parameters, rounded matrices in `operands`).
+    device: "cpu", "cuda", or "meta" (shapes without memory).
     split: keep the matrices as a split master (engine/split.py): `params` is then a `Split`.
     The parameters are zero until `initialise` or `load`.
     """
@@ -36,15 +43,47 @@ class Model:
     ) -> None:
         self.config = config
         self.layout = layout(config)
+        self.operand = dtype
         self.params: Weights = (
             Split(self.layout, lambda entry: entry.group == MATRIX, device)
             if split
-            else Flat(self.layout, dtype, device)
+            else Flat(self.layout, accumulation(dtype), device)
         )
+        self._rounded: Flat | None = None
+        self._rounded_at = -1
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of the parameters; `operand` is that of the matrices in products."""
         return self.params.dtype
+
+    @property
+    def operands(self) -> Operands:
+        """The matrices as the kernels take them: `params` itself, or in bf16 their rounded copy, made afresh when the
+        parameters were written to since (through any view of theirs)."""
+        if isinstance(self.params, Split):
+            return self.params.operands
+        if self.operand == self.dtype:
+            return self.params
+        if self._rounded is None:
+            self._rounded = Flat(self.layout.only(lambda entry: entry.group == MATRIX), self.operand, self.device)
+        if self._rounded_at != (now := self.params.data._version):
+            self._rounded.data.copy_(self.params.segment(MATRIX))
+            self._rounded_at = now
+        return self._rounded
+
+    def rounded(self) -> None:
+        """Say that the parameters were just written, and the rounded copy with them (by an optimiser's kernel)."""
+        assert isinstance(self.params, Flat)
+        self._rounded_at = self.params.data._version
+
+    @property
+    def operand_bytes(self) -> int:
+        """Bytes of the rounded copy."""
+        if self.operand == self.dtype or isinstance(self.params, Split):
+            return 0
+        start, stop = self.layout.segments[MATRIX]
+        return (stop - start) * self.operand.itemsize
 
     @property
     def device(self) -> torch.device:
@@ -80,7 +119,7 @@ class Model:
     def with_params(self, params: Weights) -> Model:
         """The same network over another flat buffer of the same layout (a moving average, say); shares its memory."""
         other = copy.copy(self)
-        other.params = params
+        other.params, other._rounded, other._rounded_at = params, None, -1
         return other
 
     @property
