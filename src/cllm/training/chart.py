@@ -130,11 +130,16 @@ class Chart:
         return parts
 
     def _legend(self) -> list[str]:
-        parts, at = [], float(LEFT)
+        """Above the picture; what finds no room there goes on in its first lines."""
+        parts, at, h = [], float(LEFT), TOP - 14.0
         for line in (line for line in self.series if not line.faint):
-            parts.append(f'<path class="line" {_ink(line)} d="M{at:.1f} {TOP - 14}h20"/>')
-            parts.append(_text(at + 26, TOP - 10, line.name[:40], "small"))
-            at += 26 + 6.6 * min(len(line.name), 40) + 22
+            name = line.name if len(line.name) <= 40 else f"…{line.name[-39:]}"
+            wide = 26 + 6.6 * len(name) + 22
+            if at > LEFT and at + wide > RIGHT:
+                at, h = float(LEFT) + 12, h + (28 if h < TOP else 17)
+            parts.append(f'<path class="line" {_ink(line)} d="M{at:.1f} {h:.1f}h20"/>')
+            parts.append(_text(at + 26, h + 4, name, "small"))
+            at += wide
         return parts
 
     def characters(self, width: int = 72, height: int = 16) -> list[list[tuple[str, int | None]]]:

@@ -15,7 +15,8 @@ from cllm.training.run import EVENTS_FILE, RUN_FILE
 @dataclass(frozen=True)
 class Summary:
     """One run: steps done and planned, tokens seen, lowest validation loss (nats a token), newest bits per byte, tokens
-    a second of the last step, how it ended ("running or killed" without a last word), validation losses in order."""
+    a second and model FLOPs utilisation of the last step (None: not logged), how it ended ("running or killed" without
+    a last word), validation losses in order."""
 
     path: str
     preset: str
@@ -27,6 +28,7 @@ class Summary:
     tokens_per_s: float | None
     ended: str
     losses: tuple[float, ...]
+    mfu: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -64,6 +66,7 @@ def summary(run_dir: Path) -> Summary:
         tokens_per_s=number(last.get("tokens_per_s")),
         ended=str(stopped) if stopped else "running or killed",
         losses=losses,
+        mfu=number(last.get("mfu")),
     )
 
 
