@@ -84,13 +84,14 @@ async def checkpoints(request: Request) -> Response:
                         "run": run.name,
                         "preset": run.preset,
                         "changed": run.changed,
+                        "broken": run.summary.stopped == "non-finite",
                         "parameters": run.summary.parameters,
                         "best_loss": loss.low if loss else None,
                         "checkpoints": names,
                         **{pointer: name for pointer, name in marked.items() if name in names},
                     }
                 )
-        return sorted(found, key=lambda one: -one["changed"])
+        return sorted(found, key=lambda one: (one["broken"], -one["changed"]))
 
     return json({"runs": await asyncio.to_thread(look), "defaults": DEFAULTS})
 

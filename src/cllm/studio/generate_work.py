@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,7 +115,8 @@ def write(
     """Let a checkpoint go on behind `prompt` and the tokens `path`.
 
     options: those of `cllm generate` (max_tokens counts new tokens).  Yields first {"prompt": tokens, "context": …,
-    "checkpoint": name}, then for each token {"id", "text", "nats", "p", "q", "kept", "top"}: its surprise in nats,
+    "checkpoint": name}, then for each token {"id", "text", "nats", "p", "q", "kept", "top",
+    "seconds"}: its surprise in nats,
     probability before and behind the filters, how many tokens those left, and the likeliest alternatives
     [id, text, p, q]. Last {"end": why}: tokens, eos, stop (with "cut": characters of the stop text to take off) or
     context.
@@ -137,12 +139,15 @@ def write(
     for token in path:
         written += decoder.push(token)
     window, head = (ids, asked) if len(ids) < context else _slid(ids, context)
+    begun = time.perf_counter()
     with model.decoder(window) as reader:
         for drawn in range(request.max_tokens):
             logits = reader.logits(window, head)
             choice = sample(logits, request.sampling, position=len(path) + drawn, seen=ids)
             text = "" if choice.id == tokenizer.eos_id else decoder.push(choice.id)
-            yield told(tokenizer, logits, choice.ids, choice.probabilities, choice.id) | {"text": text}
+            passed = time.perf_counter() - begun
+            about = told(tokenizer, logits, choice.ids, choice.probabilities, choice.id)
+            yield about | {"text": text, "seconds": passed}
             if choice.id == tokenizer.eos_id:
                 yield {"end": "eos"}
                 return
