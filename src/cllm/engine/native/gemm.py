@@ -12,20 +12,39 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections.abc import Callable
 from functools import cache
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from cllm.engine.native import INT, POINTER, SUFFIX, function, level
+from cllm import native
+from cllm.engine.native import INT, POINTER, SUFFIX
 
+_SIZES, _MATRIX = [INT] * 3, [POINTER, INT]
+_ARGUMENTS = {
+    "gemm_workspace": [*_SIZES, POINTER],
+    "linear_forward": [*_SIZES, *_MATRIX * 2, POINTER, *_MATRIX * 2, POINTER],
+    "linear_gelu_forward": [*_SIZES, *_MATRIX * 2, POINTER, *_MATRIX * 2, INT, POINTER],
+    "linear_backward_input": [*_SIZES, *_MATRIX * 3, POINTER],
+    "linear_gelu_backward_input": [*_SIZES, *_MATRIX * 4, INT, POINTER],
+    "linear_backward_weight": [*_SIZES, *_MATRIX * 3, POINTER, POINTER],
+}
 _NAMES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 
 
 class Workspace:
-    """Scratch for packed blocks, grown when a product needs more. One for each thread that calls."""
+    """The library of the level in force and scratch for packed blocks, grown when a product needs more.
+
+    One for each thread that calls. Without one given, an op finds its thread's own, which costs a few microseconds.
+    """
 
     def __init__(self) -> None:
+        library = native.load("engine", "engine")
+        if library is None:
+            raise RuntimeError(f"no native kernels: {native.why_not('engine', 'engine')}")
+        self._library = library
         self._memory = torch.empty(0, dtype=torch.uint8)
 
     @property
@@ -34,27 +53,47 @@ class Workspace:
 
     def reserve(self, dtype: torch.dtype, rows: int, columns: int, k: int) -> None:
         """Room for the product of rows×k by k×columns operands of `dtype`, now rather than when it is first needed."""
-        self._pointer(SUFFIX[dtype], rows, columns, k)
+        self._scratch(SUFFIX[dtype], rows, columns, k)
 
-    def _pointer(self, suffix: str, rows: int, columns: int, k: int) -> int:
-        need = _bytes(level(), torch.get_num_threads(), suffix, rows, columns, k)
+    def _kernel(self, op: str, suffix: str) -> Callable[..., None]:
+        return _kernel(self._library, op, suffix)
+
+    def _scratch(self, suffix: str, rows: int, columns: int, k: int) -> int:
+        need = _bytes(self._library, torch.get_num_threads(), suffix, rows, columns, k)
         if self._memory.numel() < need:
             self._memory = torch.empty(need, dtype=torch.uint8)
         return self._memory.data_ptr()
 
 
 class _Own(threading.local):
+    """Each thread's workspaces, by library."""
+
     def __init__(self) -> None:
-        self.workspace = Workspace()
+        self.workspaces: dict[ctypes.CDLL | None, Workspace] = {}
 
 
 _own = _Own()
 
 
+def _workspace() -> Workspace:
+    library = native.load("engine", "engine")
+    found = _own.workspaces.get(library)
+    if found is None:
+        found = _own.workspaces[library] = Workspace()
+    return found
+
+
+@cache  # by library: another level is another function. The types are those of the op's name, whatever the scalar type
+def _kernel(library: ctypes.CDLL, op: str, suffix: str) -> Callable[..., None]:
+    found = getattr(library, f"{op}_{suffix}")
+    found.argtypes, found.restype = _ARGUMENTS[op], None
+    return cast(Callable[..., None], found)
+
+
 @cache
-def _bytes(_level: str, _threads: int, suffix: str, rows: int, columns: int, k: int) -> int:
+def _bytes(library: ctypes.CDLL, _threads: int, suffix: str, rows: int, columns: int, k: int) -> int:
     found = ctypes.c_int64()
-    function(f"gemm_workspace_{suffix}", INT, INT, INT, POINTER)(rows, columns, k, ctypes.byref(found))
+    _kernel(library, "gemm_workspace", suffix)(rows, columns, k, ctypes.byref(found))
     return found.value
 
 
@@ -65,19 +104,14 @@ def accumulator(op: torch.dtype) -> torch.dtype:
 
 def _matrix(x: Tensor, name: str, rows: int, columns: int, dtype: torch.dtype) -> tuple[int, int]:
     """Address and leading dimension, after checking that the kernel may take `x` for a rows×columns matrix."""
-    stride = x.stride()
-    if (
-        x.dtype != dtype
-        or x.shape != (rows, columns)
-        or (columns > 1 and stride[1] != 1)
-        or (rows > 1 and stride[0] < columns)
-        or x.device.type != "cpu"
-    ):
-        raise ValueError(
-            f"native kernel: {name}: expected a {rows}×{columns} {_NAMES.get(dtype, dtype)} CPU matrix with contiguous "
-            f"rows, got {_NAMES.get(x.dtype, x.dtype)} {tuple(x.shape)} with strides {stride} on {x.device}"
-        )
-    return x.data_ptr(), stride[0]
+    if x.dtype is dtype and x.shape == (rows, columns) and x.is_cpu:
+        down, right = x.stride()
+        if (right == 1 or columns <= 1) and (down >= columns or rows <= 1):
+            return x.data_ptr(), down
+    raise ValueError(
+        f"native kernel: {name}: expected a {rows}×{columns} {_NAMES.get(dtype, dtype)} CPU matrix with contiguous "
+        f"rows, got {_NAMES.get(x.dtype, x.dtype)} {tuple(x.shape)} with strides {x.stride()} on {x.device}"
+    )
 
 
 def _vector(x: Tensor | None, name: str, n: int, dtype: torch.dtype) -> int | None:
@@ -104,10 +138,6 @@ def _result(op: torch.dtype, out: Tensor) -> str:
     return "bf16_f32" if op == torch.bfloat16 and out.dtype == torch.float32 else SUFFIX[op]
 
 
-_THREE = [INT] * 3
-_MATRIX = [POINTER, INT]
-
-
 def linear_forward(
     x_NK: Tensor,
     w_MK: Tensor,
@@ -120,13 +150,14 @@ def linear_forward(
     """out = [residual +] x·Wᵀ [+ b]. out: op or acc; residual: acc, may be `out` itself. Errors: ValueError."""
     n, m, k, suffix = _sizes(x_NK, w_MK, "linear_forward")
     op, acc = x_NK.dtype, accumulator(x_NK.dtype)
-    kernel = function(f"linear_forward_{_result(op, out_NM)}", *_THREE, *_MATRIX * 2, POINTER, *_MATRIX * 2, POINTER)
+    space = workspace or _workspace()
+    kernel = space._kernel("linear_forward", _result(op, out_NM))
     kernel(
         n, m, k,
         *_matrix(x_NK, "x", n, k, op), *_matrix(w_MK, "w", m, k, op), _vector(b_M, "b", m, acc),
         *_matrix(out_NM, "out", n, m, acc if out_NM.dtype == acc else op),
         *(_matrix(residual_NM, "residual", n, m, acc) if residual_NM is not None else (None, 0)),
-        (workspace or _own.workspace)._pointer(suffix, n, m, k),
+        space._scratch(suffix, n, m, k),
     )  # fmt: skip
 
 
@@ -143,12 +174,13 @@ def linear_gelu_forward(
     """pre = x·Wᵀ + b, post = gelu(pre) of the stored pre. pre, post: op. form: gelu_tanh or gelu_erf."""
     n, m, k, suffix = _sizes(x_NK, w_MK, "linear_gelu_forward")
     op = x_NK.dtype
-    kernel = function(f"linear_gelu_forward_{suffix}", *_THREE, *_MATRIX * 2, POINTER, *_MATRIX * 2, INT, POINTER)
+    space = workspace or _workspace()
+    kernel = space._kernel("linear_gelu_forward", suffix)
     kernel(
         n, m, k,
         *_matrix(x_NK, "x", n, k, op), *_matrix(w_MK, "w", m, k, op), _vector(b_M, "b", m, accumulator(op)),
         *_matrix(pre_NM, "pre", n, m, op), *_matrix(post_NM, "post", n, m, op),
-        _erf(form), (workspace or _own.workspace)._pointer(suffix, n, m, k),
+        _erf(form), space._scratch(suffix, n, m, k),
     )  # fmt: skip
 
 
@@ -157,12 +189,13 @@ def linear_backward_input(dy_NM: Tensor, w_MK: Tensor, dx_NK: Tensor, *, workspa
     n, m, k, suffix = _sizes(dy_NM, w_MK, "linear_backward_input")
     op = dy_NM.dtype
     acc = accumulator(op)
-    kernel = function(f"linear_backward_input_{_result(op, dx_NK)}", *_THREE, *_MATRIX * 3, POINTER)
+    space = workspace or _workspace()
+    kernel = space._kernel("linear_backward_input", _result(op, dx_NK))
     kernel(
         n, m, k,
         *_matrix(dy_NM, "dy", n, m, op), *_matrix(w_MK, "w", m, k, op),
         *_matrix(dx_NK, "dx", n, k, acc if dx_NK.dtype == acc else op),
-        (workspace or _own.workspace)._pointer(suffix, n, k, m),
+        space._scratch(suffix, n, k, m),
     )  # fmt: skip
 
 
@@ -178,12 +211,13 @@ def linear_gelu_backward_input(
     """dpre = (dy·W) ∘ gelu′(pre), written; dpre may be `pre` itself."""
     n, m, k, suffix = _sizes(dy_NM, w_MK, "linear_gelu_backward_input")
     op = dy_NM.dtype
-    kernel = function(f"linear_gelu_backward_input_{suffix}", *_THREE, *_MATRIX * 4, INT, POINTER)
+    space = workspace or _workspace()
+    kernel = space._kernel("linear_gelu_backward_input", suffix)
     kernel(
         n, m, k,
         *_matrix(dy_NM, "dy", n, m, op), *_matrix(w_MK, "w", m, k, op),
         *_matrix(pre_NK, "pre", n, k, op), *_matrix(dpre_NK, "dpre", n, k, op),
-        _erf(form), (workspace or _own.workspace)._pointer(suffix, n, k, m),
+        _erf(form), space._scratch(suffix, n, k, m),
     )  # fmt: skip
 
 
@@ -195,11 +229,12 @@ def linear_backward_weight(
         raise ValueError(f"native kernel: linear_backward_weight: expected matrices, got {dy_NM.shape}, {x_NK.shape}")
     (n, m), k, op = dy_NM.shape, x_NK.shape[1], dy_NM.dtype
     suffix, acc = SUFFIX[op], accumulator(op)
-    kernel = function(f"linear_backward_weight_{suffix}", *_THREE, *_MATRIX * 3, POINTER, POINTER)
+    space = workspace or _workspace()
+    kernel = space._kernel("linear_backward_weight", suffix)
     kernel(
         n, m, k,
         *_matrix(dy_NM, "dy", n, m, op), *_matrix(x_NK, "x", n, k, op), *_matrix(dw_MK, "dw", m, k, acc),
-        _vector(db_M, "db", m, acc), (workspace or _own.workspace)._pointer(suffix, m, k, n),
+        _vector(db_M, "db", m, acc), space._scratch(suffix, m, k, n),
     )  # fmt: skip
 
 

@@ -11,17 +11,8 @@
 
 namespace cllm {
 
-constexpr int64_t block_panels = 8;          // panels of A packed at a time
-constexpr int64_t packed_bytes = 4 << 20;    // of B, a thread, unless one panel needs more
+constexpr int64_t packed_bytes = 16 << 20;   // of B, a thread, unless one panel needs more
 constexpr int64_t least_work = 1 << 16;      // multiply-adds worth a second thread
-
-// A matrix in memory: entry (r, c) at data[r·ld + c], or at data[c·ld + r] when transposed.
-template <class T> struct Matrix {
-  const T* data;
-  int64_t ld;
-  bool transposed;
-  const T* at(int64_t r, int64_t c) const { return transposed ? data + c * ld + r : data + r * ld + c; }
-};
 
 struct Grid { int rows, columns; };
 
@@ -40,20 +31,20 @@ inline Grid grid_of(int64_t rows, int64_t columns, int64_t k, int threads) {
   return best;
 }
 
-template <class W> struct Scratch {
-  static constexpr int64_t panel_words = std::max<int64_t>(tile_rows * row_stride<W>, block_depth<W> * column_stride);
-  int64_t words, columns, a_bytes, b_bytes, sum_bytes;  // words of k; columns of B packed at a time
+template <class T> struct Scratch {
+  using W = word_t<T>;
+  int64_t words, columns, a_bytes, b_bytes, sum_bytes;  // words of k; columns of B packed at a time; A twice
 
   Scratch(int64_t wide, int64_t k) {
     constexpr int64_t panel = tile_columns<W>;
     words = (k + depth<W> - 1) / depth<W>;
     columns = std::max<int64_t>(panel, packed_bytes / int64_t(sizeof(W)) / std::max<int64_t>(1, words) / panel * panel);
     columns = std::min(columns, (wide + panel - 1) / panel * panel);
-    a_bytes = line(block_panels * panel_words * sizeof(W));
+    a_bytes = line(BlockOfA<T>::words * sizeof(W));
     b_bytes = line(columns * words * sizeof(W));
     sum_bytes = words > block_depth<W> ? line(block_panels * tile_rows * columns * sizeof(acc_t<W>)) : 0;
   }
-  int64_t bytes() const { return a_bytes + b_bytes + sum_bytes; }
+  int64_t bytes() const { return 2 * a_bytes + b_bytes + sum_bytes; }
   static int64_t line(int64_t n) { return (n + 127) / 64 * 64; }  // and a line between two threads' blocks
 };
 
@@ -64,59 +55,58 @@ void rectangle(Range rows, Range columns, int64_t k, Matrix<T> a, Matrix<T> b, c
   using W = word_t<T>;
   using A = acc_t<T>;
   constexpr int64_t panel = tile_columns<W>, L = LANES<A>, deep = block_depth<W> * depth<W>;
-  const Scratch<W> need(columns.end - columns.begin, k);
-  W* const packed_a = reinterpret_cast<W*>(memory);
-  W* const packed_b = reinterpret_cast<W*>(memory + need.a_bytes);
-  A* const sums = reinterpret_cast<A*>(memory + need.a_bytes + need.b_bytes);
+  const Scratch<T> need(columns.end - columns.begin, k);
+  W* const packed_b = reinterpret_cast<W*>(memory + 2 * need.a_bytes);
+  A* const sums = reinterpret_cast<A*>(memory + 2 * need.a_bytes + need.b_bytes);
   alignas(64) A out[tile_rows * panel];
+  const int64_t height = rows.end - rows.begin, total = (height + tile_rows - 1) / tile_rows;  // in panels of A
 
   for (int64_t j0 = columns.begin; j0 < columns.end; j0 += need.columns) {
-    const int64_t j1 = std::min(columns.end, j0 + need.columns);
-    for (int64_t j = j0; j < j1; j += panel) {
-      const int wide = int(std::min(panel, j1 - j)), padded = wide <= L ? int(L) : int(panel);
-      W* const to = packed_b + (j - j0) * need.words;
-      if (b.transposed) pack_b<W, false>(wide, padded, k, b.at(0, j), b.ld, to);
-      else pack_b<W, true>(wide, padded, k, b.at(0, j), b.ld, to);
-    }
-    const int64_t total = (rows.end - rows.begin + tile_rows - 1) / tile_rows;  // panels of A, of nearly equal heights
-    for (int64_t p0 = 0; p0 < total; p0 += block_panels) {
-      const int64_t p1 = std::min(total, p0 + block_panels), panels = p1 - p0;
-      const int64_t i0 = rows.begin + part(rows.end - rows.begin, int(p0), int(total)).begin;
-      const int64_t i1 = rows.begin + part(rows.end - rows.begin, int(p1 - 1), int(total)).end;
-      for (int64_t k0 = 0; k0 < k; k0 += deep) {
-        const int64_t count = std::min(deep, k - k0), steps = (count + depth<W> - 1) / depth<W>;
-        const bool first = k0 == 0, last = k0 + count == k;
-        if (a.transposed)
-          pack_a_columns(i1 - i0, panels, count, a.at(i0, k0), a.ld, packed_a, need.panel_words,
-                         a_sums && j0 == columns.begin ? a_sums + i0 : nullptr);
-        else pack_a_rows(i1 - i0, panels, count, a.at(i0, k0), a.ld, packed_a, need.panel_words);
-        for (int64_t j = j0; j < j1; j += panel) {
-          const int wide = int(std::min(panel, j1 - j)), vectors = wide <= L ? 1 : tile_vectors, ld = vectors * int(L);
-          const W* const from = packed_b + (j - j0) * need.words + k0 / depth<W> * ld;
-          for (int64_t p = 0; p < panels; ++p) {
-            const Range own = part(i1 - i0, int(p), int(panels));
-            const int high = int(own.end - own.begin);
-            const auto multiply = a.transposed ? tile_of<W, false>(high, vectors) : tile_of<W, true>(high, vectors);
-            multiply(steps, packed_a + p * need.panel_words, from, out);
-            if (!(first && last)) {  // the sum over the blocks of k so far
-              A* const sum = sums + own.begin * need.columns + (j - j0) * high;
-              for (int64_t n = 0; n < high * ld; n += L) {
-                const vec<A> now = load(out + n);
-                const vec<A> so_far = first ? now : load(sum + n) + now;
-                store(last ? out + n : sum + n, so_far);
-              }
+    const int64_t j1 = std::min(columns.end, j0 + need.columns), across = (j1 - j0 + panel - 1) / panel;
+    if (b.transposed) pack_b_columns<W>(j1 - j0, k, b.at(0, j0), b.ld, packed_b);
+    else pack_b_rows<W>(j1 - j0, k, b.at(0, j0), b.ld, packed_b);
+    const auto block_at = [&](int64_t p, int64_t k0, int turn) {
+      const auto row = [&](int64_t q) { return rows.begin + part(height, int(std::min(q, total)), int(total)).begin; };
+      return BlockOfA<T>(a, row(p), row(p + block_panels), k0, std::min(k, k0 + deep),
+                         j0 == columns.begin ? a_sums : nullptr, reinterpret_cast<W*>(memory + turn * need.a_bytes));
+    };
+    BlockOfA<T> now = block_at(0, 0, 0);
+    now.pack(0, 1);
+    for (int64_t p0 = 0, k0 = 0, turn = 1; p0 < total; turn = 1 - turn) {
+      const bool first = k0 == 0, last = now.k1 == k;
+      const int64_t steps = (now.k1 - k0 + depth<W> - 1) / depth<W>;
+      const int64_t next_p = last ? p0 + block_panels : p0, next_k = last ? 0 : now.k1;
+      const BlockOfA<T> next = block_at(next_p, next_k, int(turn));
+      int64_t slice = 0;
+      for (int64_t j = j0; j < j1; j += panel) {
+        const int wide = int(std::min(panel, j1 - j)), vectors = wide <= L ? 1 : tile_vectors, ld = vectors * int(L);
+        const W* const from = packed_b + (j - j0) * need.words + k0 / depth<W> * ld;
+        for (int p = 0; p < now.panels; ++p) {
+          const int64_t i = now.i0 + now.height[p];
+          const int high = now.height[p + 1] - now.height[p];
+          if (next.panels) next.pack(slice++, across * now.panels);
+          if (last) finish.expect(i, j, high, wide);
+          const auto multiply = a.transposed ? tile_of<W, false>(high, vectors) : tile_of<W, true>(high, vectors);
+          multiply(steps, now.to + p * now.panel_words, from, out);
+          if (!(first && last)) {  // the sum over the blocks of k so far
+            A* const sum = sums + now.height[p] * need.columns + (j - j0) * high;
+            for (int64_t n = 0; n < high * ld; n += L) {
+              const vec<A> product = load(out + n), so_far = first ? product : load(sum + n) + product;
+              store(last ? out + n : sum + n, so_far);
             }
-            if (last) finish(i0 + own.begin, j, high, wide, out, ld);
           }
+          if (last) finish(i, j, high, wide, out, ld);
         }
       }
+      now = next;
+      p0 = next_p, k0 = next_k;
     }
   }
 }
 
 template <class T> int64_t workspace_bytes(int64_t rows, int64_t columns, int64_t k) {
   const Grid grid = grid_of(rows, columns, k, threads());
-  return grid.rows * grid.columns * Scratch<word_t<T>>((columns + grid.columns - 1) / grid.columns + 64, k).bytes() + 64;
+  return grid.rows * grid.columns * Scratch<T>((columns + grid.columns - 1) / grid.columns + 64, k).bytes() + 64;
 }
 
 // C = A·B, rows × columns over k; a_sums (transposed A only): += Σ_k A(·, k).
@@ -125,7 +115,7 @@ void gemm(int64_t rows, int64_t columns, int64_t k, Matrix<T> a, Matrix<T> b, co
           acc_t<T>* a_sums = nullptr) {
   if (rows <= 0 || columns <= 0) return;
   const Grid grid = grid_of(rows, columns, k, threads());
-  const int64_t each = Scratch<word_t<T>>((columns + grid.columns - 1) / grid.columns + 64, k).bytes();
+  const int64_t each = Scratch<T>((columns + grid.columns - 1) / grid.columns + 64, k).bytes();
   char* const base = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(workspace) + 63) / 64 * 64);
   const auto work = [&](int t, int count) {
     for (int own = t; own < grid.rows * grid.columns; own += count) {

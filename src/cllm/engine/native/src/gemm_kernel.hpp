@@ -34,7 +34,7 @@ template <class W> constexpr int tile_columns = tile_vectors * LANES<acc_t<W>>;
 // Packed A, by rows: word (r, k) at r·row_stride + k; by columns: at k·column_stride + r.
 template <class W> constexpr int block_depth = sizeof(W) == 8 ? 256 : 512;  // words of k in a block
 template <class W> constexpr int row_stride = block_depth<W> + 64 / int(sizeof(W));
-constexpr int column_stride = (tile_rows + 3) / 4 * 4;
+constexpr int column_stride = (tile_rows + 3) / 4 * 4;  // packing writes whole vectors: see panel_words
 
 template <class W> inline vec<acc_t<W>> multiply_add(vec<acc_t<W>> c, W a, const W* b) {
 #if defined(__AVX512BF16__)
