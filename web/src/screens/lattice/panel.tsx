@@ -1,0 +1,599 @@
+/** The side panel: which curve, which colours, what beside and over it. */
+import { signal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { ApiError, address, get, isAbort, tell, words } from "../../api/client";
+import { Button, NumberField, Section, Segmented, Select, Slider, TextField, Toggle } from "../../controls";
+import { reducedMotion, theme } from "../../state/theme";
+import { toast } from "../../state/toasts";
+import { about, curveOf, drawLine, goHome, line, select } from "./model";
+import { shownCanvases } from "./plane";
+import { change, naturalStart, query, type Settings, settings } from "./settings";
+import { SpacePanel } from "./space-panel";
+import { box, paneSize, view } from "./view";
+
+const GROUPS: [string, string[]][] = [
+  ["Grids", ["ulam", "hilbert"]],
+  ["Spirals", ["sacks", "archimedes", "vogel", "crystalline", "crystalline-prime"]],
+  ["Clocks", ["wheel", "ring-clock", "clock-abacus"]],
+];
+
+const COLOURS = [
+  { value: "prime", label: "Prime or not" },
+  { value: "Omega", label: "Ω: prime factors" },
+  { value: "omega", label: "ω: distinct prime factors" },
+  { value: "mu", label: "μ: Möbius" },
+  { value: "least", label: "Least prime factor" },
+  { value: "residue", label: "Residue" },
+  { value: "gap", label: "Gap to the next prime" },
+  { value: "expression", label: "An expression of n" },
+];
+
+function curveOptions() {
+  const titles = new Map(about.value?.curves.map((c) => [c.name, c.title]));
+  const found = GROUPS.flatMap(([group, names]) =>
+    names.filter((n) => titles.has(n)).map((n) => ({ value: n, label: titles.get(n)!, group })),
+  );
+  return [
+    ...found,
+    { value: "folded-clock", label: "Folded clock", group: "Clocks" },
+    { value: "formula", label: "Own formula", group: "Own" },
+    { value: "space", label: "Lattice in space (3-D)", group: "Space" },
+  ];
+}
+
+export function chooseCurve(curve: string): void {
+  const count = curve === "folded-clock" ? 1392 : curve === "formula" ? 20000 : settings.peek().count;
+  const grid = { start: naturalStart(curve), count, lap: 0, fold: 0 };
+  change({ curve, ...grid, w: 0 });
+  void goHome();
+  const n = settings.peek().n;
+  if (n) void select(n, false);
+  void drawLine();
+}
+
+export function Panel() {
+  const s = settings.value;
+  return (
+    <aside class="lattice-panel" aria-label="Picture">
+      <Section control="lattice.section-curve" title="Curve">
+        <Select
+          control="lattice.curve"
+          label="Numbers lie on"
+          value={s.curve}
+          options={curveOptions()}
+          hint={curveOf(s)?.rule}
+          onChange={chooseCurve}
+        />
+        <CurveOptions s={s} />
+      </Section>
+      {s.curve === "space" ? (
+        <SpacePanel />
+      ) : (
+        <>
+          <Section control="lattice.section-colour" title="Colour">
+            <ColourOptions s={s} />
+          </Section>
+          <Section control="lattice.section-null" title="Random model beside it">
+            <NullOptions s={s} />
+          </Section>
+          {s.curve !== "folded-clock" && s.curve !== "crystalline-prime" && (
+            <Section control="lattice.section-line" title="Quadratic over it">
+              <LineOptions s={s} />
+            </Section>
+          )}
+          <Section control="lattice.section-export" title="Take it along">
+            <Export s={s} />
+          </Section>
+        </>
+      )}
+    </aside>
+  );
+}
+
+function CurveOptions({ s }: { s: Settings }) {
+  const starts = { ulam: "Number in the middle", hilbert: "First number", "ring-clock": "First number" };
+  return (
+    <>
+      {(s.curve in starts || s.curve === "folded-clock") && (
+        <NumberField
+          control="lattice.start"
+          label={starts[s.curve as keyof typeof starts] ?? "First number"}
+          value={s.start}
+          min={s.curve === "ulam" ? 1 : 0}
+          max={1e12}
+          whole
+          onChange={(start) => {
+            change({ start });
+            if (settings.peek().n) void select(settings.peek().n, false);
+            void drawLine();
+          }}
+        />
+      )}
+      {s.curve === "wheel" && (
+        <NumberField
+          control="lattice.modulus"
+          label="Spokes (modulus)"
+          value={s.modulus}
+          min={2}
+          max={100000}
+          whole
+          onChange={(modulus) => {
+            change({ modulus });
+            if (s.n) void select(s.n, false);
+            void drawLine();
+          }}
+        />
+      )}
+      {s.curve === "clock-abacus" && (
+        <NumberField
+          control="lattice.lap"
+          label="Lap of 4,320,000 numbers"
+          value={s.lap}
+          min={0}
+          max={231481}
+          whole
+          onChange={(lap) => change({ lap })}
+        />
+      )}
+      {s.curve === "folded-clock" && <FoldControls s={s} />}
+      {s.curve === "formula" && <FormulaControls s={s} />}
+      {[
+        "sacks",
+        "vogel",
+        "archimedes",
+        "clock-abacus",
+        "crystalline",
+        "crystalline-prime",
+        "formula",
+      ].includes(s.curve) && (
+        <Slider
+          control="lattice.dot"
+          label="Size of the dots"
+          value={s.dot}
+          min={0.25}
+          max={3}
+          step={0.25}
+          shown={`${s.dot}×`}
+          onChange={(dot) => change({ dot })}
+        />
+      )}
+      {["ulam", "hilbert", "sacks", "wheel", "ring-clock"].includes(s.curve) && (
+        <Toggle
+          control="lattice.labels"
+          label="Write the numbers when there is room"
+          value={s.labels}
+          onChange={(labels) => change({ labels })}
+        />
+      )}
+    </>
+  );
+}
+
+const playing = signal(false);
+let frame = 0;
+
+function play(): void {
+  if (playing.peek()) {
+    playing.value = false;
+    cancelAnimationFrame(frame);
+    return;
+  }
+  const end = settings.peek().fold >= 1 ? 0 : 2;
+  if (reducedMotion.peek()) {
+    change({ fold: end });
+    return;
+  }
+  playing.value = true;
+  const from = settings.peek().fold;
+  const began = performance.now();
+  const time = 1500 * Math.abs(end - from);
+  const step = (now: number) => {
+    const t = Math.min(1, (now - began) / time);
+    const even = t < 0.5 ? 2 * t * t : 1 - (2 - 2 * t) ** 2 / 2;
+    change({ fold: Math.round((from + (end - from) * even) * 1000) / 1000 });
+    if (t < 1 && playing.peek()) frame = requestAnimationFrame(step);
+    else playing.value = false;
+  };
+  frame = requestAnimationFrame(step);
+}
+
+function FoldControls({ s }: { s: Settings }) {
+  useEffect(
+    () => () => {
+      playing.value = false;
+      cancelAnimationFrame(frame);
+    },
+    [],
+  );
+  return (
+    <>
+      <NumberField
+        control="lattice.fold-count"
+        label="How many numbers (232 a lap)"
+        value={s.count}
+        min={12}
+        max={20000}
+        whole
+        onChange={(count) => {
+          change({ count });
+          void goHome();
+        }}
+      />
+      <Slider
+        control="lattice.fold"
+        label="Folded"
+        value={s.fold}
+        min={0}
+        max={2}
+        step={0.01}
+        shown={s.fold === 0 ? "flat" : s.fold === 1 ? "half" : s.fold === 2 ? "quarter" : s.fold.toFixed(2)}
+        onChange={(fold) => {
+          playing.value = false;
+          change({ fold });
+        }}
+      />
+      <Button control="lattice.fold-play" onClick={play} pressed={playing.value}>
+        {playing.value ? "Pause" : s.fold >= 1 ? "▶ Unfold" : "▶ Fold"}
+      </Button>
+      <p class="field-hint">Filled dots lie face up, rings face down: the polarity + − + −.</p>
+    </>
+  );
+}
+
+const formulaError = signal<string | undefined>(undefined);
+
+const EXAMPLES = [
+  { value: "", label: "Choose an example…" },
+  { value: "c|sqrt(n)*cos(2*pi*sqrt(n))|sqrt(n)*sin(2*pi*sqrt(n))", label: "Sacks' spiral, written out" },
+  { value: "p|sqrt(n)|n*2*pi*phi + gap(n)/40", label: "A sunflower bent by prime gaps" },
+  { value: "c|n|gap(n)", label: "Gaps, as a graph" },
+  { value: "c|n|totient(n)", label: "Euler's φ, as a graph" },
+  { value: "p|log(n)|n*totient(n)/n", label: "log n against φ(n)" },
+  { value: "c|n % 210|n // 210", label: "A wheel mod 210, unrolled" },
+];
+
+/** Ask where an own formula lies, before it is drawn: a mistake is said below its field. */
+async function setFormula(part: Partial<Settings>): Promise<void> {
+  const next = { ...settings.peek(), ...part };
+  const asked = {
+    curve: "formula",
+    fx: next.fx,
+    fy: next.fy,
+    polar: next.polar,
+    first: next.first,
+    count: next.count,
+  };
+  try {
+    await get("/api/lattice/home", asked);
+    formulaError.value = undefined;
+    change(part);
+    void goHome();
+  } catch (error) {
+    if (isAbort(error)) return;
+    if (error instanceof ApiError) formulaError.value = error.message;
+    else tell(error);
+  }
+}
+
+function FormulaControls({ s }: { s: Settings }) {
+  const [a, b] = s.polar ? ["r(n) =", "θ(n) = (radians)"] : ["x(n) =", "y(n) ="];
+  return (
+    <>
+      <Segmented
+        control="lattice.polar"
+        label="Coordinates"
+        value={s.polar ? "polar" : "plane"}
+        options={[
+          { value: "plane", label: "x and y" },
+          { value: "polar", label: "r and θ" },
+        ]}
+        onChange={(v) => void setFormula({ polar: v === "polar" })}
+      />
+      <TextField
+        control="lattice.fx"
+        label={a!}
+        mono
+        value={s.fx}
+        onChange={(fx) => void setFormula({ fx })}
+      />
+      <TextField
+        control="lattice.fy"
+        label={b!}
+        mono
+        value={s.fy}
+        error={formulaError.value}
+        onChange={(fy) => void setFormula({ fy })}
+      />
+      <Select
+        control="lattice.example"
+        label="Examples"
+        value=""
+        options={EXAMPLES}
+        onChange={(v) => {
+          const [kind, fx, fy] = v.split("|");
+          if (fx && fy) void setFormula({ polar: kind === "p", fx, fy });
+        }}
+      />
+      <div class="row">
+        <NumberField
+          control="lattice.first"
+          label="n from"
+          value={s.first}
+          min={0}
+          max={1e12}
+          whole
+          onChange={(first) => void setFormula({ first })}
+        />
+        <NumberField
+          control="lattice.count"
+          label="how many"
+          value={s.count}
+          min={1}
+          max={1e6}
+          whole
+          onChange={(count) => void setFormula({ count })}
+        />
+      </div>
+    </>
+  );
+}
+
+const expressionError = signal<string | undefined>(undefined);
+const legend = signal<{ title: string; entries: { label: string; colour: string }[] } | undefined>(undefined);
+
+async function setExpression(expression: string): Promise<void> {
+  try {
+    const near = /^\d{1,12}$/.test(settings.peek().n) ? settings.peek().n : "1";
+    const scale = await get<{ low: number; high: number }>("/api/lattice/scale", { expression, near });
+    expressionError.value = undefined;
+    change({ expression, ...scale });
+  } catch (error) {
+    expressionError.value = words(error);
+  }
+}
+
+function ColourOptions({ s }: { s: Settings }) {
+  useEffect(() => {
+    const controller = new AbortController();
+    get<typeof legend.value>("/api/lattice/legend", query.peek(), controller.signal)
+      .then((found) => {
+        legend.value = found;
+      })
+      .catch((error) => {
+        if (!isAbort(error)) legend.value = undefined;
+      });
+    return () => controller.abort();
+  }, [s.colour, s.residue, s.expression, s.low, s.high, theme.value]);
+  return (
+    <>
+      <Select
+        control="lattice.colour"
+        label="Colour by"
+        value={s.colour}
+        options={COLOURS}
+        onChange={(colour) => {
+          change({ colour });
+          if (colour === "expression") void setExpression(settings.peek().expression);
+        }}
+      />
+      {s.colour === "residue" && (
+        <NumberField
+          control="lattice.residue"
+          label="Modulus"
+          value={s.residue}
+          min={2}
+          max={120}
+          whole
+          onChange={(residue) => change({ residue })}
+        />
+      )}
+      {s.colour === "expression" && (
+        <>
+          <TextField
+            control="lattice.expression"
+            label="Expression of n"
+            mono
+            value={s.expression}
+            error={expressionError.value}
+            list={[
+              "is_prime(n^2 + 1)",
+              "gcd(n, 30)",
+              "totient(n)/n",
+              "moebius(n)",
+              "Omega(n) - omega(n)",
+              "n % 7",
+            ]}
+            onChange={(v) => void setExpression(v)}
+          />
+          <div class="row">
+            <NumberField
+              control="lattice.low"
+              label="Scale from"
+              value={s.low}
+              onChange={(low) => change({ low })}
+            />
+            <NumberField
+              control="lattice.high"
+              label="to"
+              value={s.high}
+              onChange={(high) => change({ high })}
+            />
+          </div>
+        </>
+      )}
+      {legend.value && (
+        <ul
+          class={`legend${s.colour === "expression" ? " legend-scale" : ""}`}
+          aria-label={legend.value.title}
+        >
+          {legend.value.entries.map((e) => (
+            <li key={e.label}>
+              <span class="legend-swatch" ref={(el) => el?.style.setProperty("background", e.colour)} />
+              {e.label}
+            </li>
+          ))}
+        </ul>
+      )}
+    </>
+  );
+}
+
+function NullOptions({ s }: { s: Settings }) {
+  return (
+    <>
+      <Segmented
+        control="lattice.null"
+        label="Random model"
+        quiet
+        value={s.null}
+        options={[
+          { value: "off", label: "Off" },
+          { value: "all", label: "1/ln n" },
+          { value: "odd", label: "odd, 2/ln n" },
+        ]}
+        onChange={(v) => change({ null: v })}
+      />
+      {s.null === "off" ? (
+        <p class="field-hint">
+          What would chance look like? The same picture with random “primes” of the same density.
+        </p>
+      ) : (
+        <div class="row">
+          <NumberField
+            control="lattice.seed"
+            label="Seed"
+            value={s.seed}
+            min={0}
+            max={4294967295}
+            whole
+            onChange={(seed) => change({ seed })}
+          />
+          <Button control="lattice.seed-next" onClick={() => change({ seed: s.seed + 1 })}>
+            Another
+          </Button>
+        </div>
+      )}
+    </>
+  );
+}
+
+function LineOptions({ s }: { s: Settings }) {
+  const parts = s.line ? s.line.split(" ").map(Number) : [1, 1, 41];
+  const set = (i: number, v: number) => {
+    const next = [...parts];
+    next[i] = v;
+    change({ line: next.join(" "), t: 0 });
+    void drawLine();
+  };
+  const shown = line.value;
+  return (
+    <>
+      <div class="row">
+        {["t²", "t", "1"].map((name, i) => (
+          <NumberField
+            key={name}
+            control={`lattice.line-${"abc"[i]}`}
+            label={name}
+            value={parts[i] ?? 0}
+            whole
+            min={-4e12}
+            max={4e12}
+            onChange={(v) => set(i, v)}
+          />
+        ))}
+      </div>
+      <div class="row">
+        <Button control="lattice.line-show" onClick={() => set(2, parts[2] ?? 41)} disabled={Boolean(s.line)}>
+          Draw
+        </Button>
+        <Button
+          control="lattice.line-clear"
+          disabled={!s.line}
+          onClick={() => {
+            change({ line: "", t: 0 });
+            void drawLine();
+          }}
+        >
+          Clear
+        </Button>
+      </div>
+      {shown && (
+        <p class="line-facts">
+          <b class="mono">{shown.formula}</b> has <b>{shown.primes.toLocaleString("en")}</b> primes among{" "}
+          {shown.terms.toLocaleString("en")} values; chance would give {shown.chance.toFixed(1)}:{" "}
+          <b>{(shown.primes / Math.max(shown.chance, 1e-9)).toFixed(2)}×</b>. Discriminant{" "}
+          <span class="mono">{shown.discriminant.toLocaleString("en")}</span>.
+        </p>
+      )}
+      {!shown && <p class="field-hint">n² + n + 41 is Euler's. Or pick a number and take its diagonal.</p>}
+    </>
+  );
+}
+
+function save(name: string, blob: Blob): void {
+  const url = URL.createObjectURL(blob);
+  const link = document.createElement("a");
+  link.href = url;
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}
+
+function savePng(): void {
+  const sources = shownCanvases.filter(Boolean);
+  const made = document.createElement("canvas");
+  made.width = sources.reduce((sum, c) => sum + c.width, 0);
+  made.height = Math.max(...sources.map((c) => c.height));
+  const g = made.getContext("2d")!;
+  let x = 0;
+  for (const c of sources) {
+    g.drawImage(c, x, 0);
+    x += c.width;
+  }
+  made.toBlob((blob) => blob && save(`${settings.peek().curve}.png`, blob), "image/png");
+}
+
+async function saveFile(kind: "svg" | "csv"): Promise<void> {
+  const { width, height } = paneSize.peek();
+  const asked = { ...query.peek(), ...box(), width: Math.round(width), height: Math.round(height) };
+  try {
+    const response = await fetch(address(`/api/lattice/export.${kind}`, asked));
+    if (!response.ok) {
+      const body = (await response.json()) as { error?: string };
+      throw new ApiError(body.error ?? "The export failed.", response.status, "");
+    }
+    save(`${settings.peek().curve}.${kind}`, await response.blob());
+  } catch (error) {
+    tell(error);
+  }
+}
+
+async function copyLink(): Promise<void> {
+  try {
+    await navigator.clipboard.writeText(location.href);
+    toast("The link to this picture is in the clipboard.");
+  } catch {
+    toast(`The clipboard is closed to this page. The link: ${location.href}`);
+  }
+}
+
+function Export({ s }: { s: Settings }) {
+  void view.value;
+  const shapes = s.curve !== "folded-clock";
+  return (
+    <div class="buttons">
+      <Button control="lattice.png" onClick={savePng}>
+        PNG
+      </Button>
+      <Button control="lattice.svg" disabled={!shapes} onClick={() => void saveFile("svg")}>
+        SVG
+      </Button>
+      <Button control="lattice.csv" disabled={!shapes} onClick={() => void saveFile("csv")}>
+        CSV
+      </Button>
+      <Button control="lattice.link" onClick={() => void copyLink()}>
+        Copy link
+      </Button>
+    </div>
+  );
+}

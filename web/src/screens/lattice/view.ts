@@ -1,0 +1,89 @@
+/** The camera, and the pointer's and keyboard's ways to move it. */
+import { signal } from "@preact/signals";
+
+/** Centre and world units a CSS pixel. */
+export interface View {
+  x: number;
+  y: number;
+  scale: number;
+}
+
+export const view = signal<View>({ x: 0, y: 0, scale: 1 });
+/** Size of one pane in CSS pixels. */
+export const paneSize = signal({ width: 800, height: 600 });
+
+const SCALES: readonly [number, number] = [1e-11, 1e10];
+
+export function setView(next: View): void {
+  const scale = Math.min(SCALES[1], Math.max(SCALES[0], next.scale));
+  const far = 2e12;
+  view.value = {
+    x: Math.min(far, Math.max(-far, next.x)),
+    y: Math.min(far, Math.max(-far, next.y)),
+    scale,
+  };
+}
+
+/** Zoom so that the point (px, py) of the pane, in CSS pixels, stays where it is. */
+export function zoomAt(factor: number, px: number, py: number): void {
+  const { width, height } = paneSize.peek();
+  const v = view.peek();
+  const scale = Math.min(SCALES[1], Math.max(SCALES[0], v.scale * factor));
+  const dx = px - width / 2;
+  const dy = height / 2 - py;
+  setView({ x: v.x + dx * (v.scale - scale), y: v.y + dy * (v.scale - scale), scale });
+}
+
+export function zoomBy(factor: number): void {
+  zoomAt(factor, paneSize.peek().width / 2, paneSize.peek().height / 2);
+}
+
+export function panBy(dx: number, dy: number): void {
+  const v = view.peek();
+  setView({ ...v, x: v.x - dx * v.scale, y: v.y + dy * v.scale });
+}
+
+export function toWorld(px: number, py: number): [number, number] {
+  const { width, height } = paneSize.peek();
+  const v = view.peek();
+  return [v.x + (px - width / 2) * v.scale, v.y + (height / 2 - py) * v.scale];
+}
+
+export function toPane(x: number, y: number): [number, number] {
+  const { width, height } = paneSize.peek();
+  const v = view.peek();
+  return [(x - v.x) / v.scale + width / 2, height / 2 - (y - v.y) / v.scale];
+}
+
+/** The world box that a pane shows. */
+export function box(): { x0: number; y0: number; x1: number; y1: number } {
+  const { width, height } = paneSize.peek();
+  const [x0, y1] = toWorld(0, 0);
+  const [x1, y0] = toWorld(width, height);
+  return { x0, y0, x1, y1 };
+}
+
+let moving = 0;
+
+/** Move there in a quarter of a second, or at once. */
+export function glideTo(target: View, still: boolean): void {
+  cancelAnimationFrame(moving);
+  const from = view.peek();
+  const far = Math.hypot(target.x - from.x, target.y - from.y) / Math.max(target.scale, from.scale);
+  if (still || far > 3000) {
+    setView(target);
+    return;
+  }
+  const began = performance.now();
+  const step = (now: number) => {
+    const t = Math.min(1, (now - began) / 260);
+    const e = 1 - (1 - t) ** 3;
+    setView({
+      x: from.x + (target.x - from.x) * e,
+      y: from.y + (target.y - from.y) * e,
+      scale: from.scale * (target.scale / from.scale) ** e,
+    });
+    if (t < 1) moving = requestAnimationFrame(step);
+  };
+  moving = requestAnimationFrame(step);
+}
