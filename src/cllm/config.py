@@ -233,6 +233,13 @@ def check(config: Config, where: str = "settings") -> Config:
             f"{where}: log.noise_scale: needs train.accumulate of 2 or more (got {train.accumulate}): the noise is the "
             "difference between the gradients of a step's micro-batches"
         )
+    if config.log.noise_scale and config.memory != "standard":
+        raise ConfigError(f'{where}: log.noise_scale: needs memory = "standard" (got "{config.memory}")')
+    if config.guard.spikes != "off" and config.memory == "fused":
+        raise ConfigError(
+            f'{where}: guard.spikes: needs the whole gradient before the update; memory = "fused" updates on the way: '
+            '"lean" keeps it'
+        )
     if config.guard.spikes == "rollback" and config.checkpoint.every == 0:
         raise ConfigError(f"{where}: guard.spikes = rollback goes back to a checkpoint: it needs checkpoint.every > 0")
     _check_memory(config, where)
