@@ -7,6 +7,7 @@ Small t is where bias correction shows. Steps are certified one by one; their ch
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 
@@ -16,16 +17,18 @@ from torch import Tensor
 
 from cllm import spec
 from cllm.certificate.ledger import Ledger
+from cllm.certificate.muon import check_muon
 from cllm.certificate.record import MOST, OUTSIDE, AdamWRow, Bad, Certificate, finite
 from cllm.certificate.subjects import Subject
-from cllm.engine.buffers import Flat
 from cllm.engine.dispatch import Kernels
 from cllm.errors import UsageError
 from cllm.spec.balls import Balls, working
 from cllm.spec.intervals import Interval, Intervals
+from cllm.spec.muon import Muon
 from cllm.spec.system import Floats
+from cllm.training.groups import rules
 from cllm.training.optimiser import gradient_norm, update
-from cllm.training.state import State
+from cllm.training.state import State, zero_moments
 
 STEPS = 10
 ENTRIES = 4096
@@ -50,17 +53,19 @@ class Sample:
 def certify_adamw(
     subject: Subject, kernels: Kernels | None = None, progress: Callable[[int, int], None] | None = None
 ) -> tuple[list[AdamWRow], int]:
-    """One row per step, and how many entries were compared at each. Raises UsageError for another optimiser."""
+    """One row per step, and how many of AdamW's entries were compared at each. Raises UsageError for SGD."""
     c = subject.config.optim
-    if c.name != "adamw":
-        raise UsageError(f"certify --step: optim.name = {c.name!r}: AdamW's steps are what is certified")
+    if c.name == "sgd":
+        raise UsageError("certify --step: optim.name = 'sgd': the steps of AdamW and Muon are what is certified")
     step = subject.engine_step()
-    names = list(step.grads)
-    share = max(16, ENTRIES // len(names))
-    samples = [Sample(name, step.grads[name].numel(), share) for name in names]
     model = step.model
-    moments = {name: Flat(model.layout, model.dtype) for name in ("m", "v")}
+    moments = zero_moments(subject.config, model.layout, model.device)
     state = State(subject.config, model, moments)
+    by_name = rules(subject.config, model.layout)
+    names = [name for name, rule in by_name.items() if rule.algorithm == "adamw"]
+    share = max(16, ENTRIES // len(by_name))
+    samples = [Sample(name, step.grads[name].numel(), share) for name in names]
+    matrices = [name for name in by_name if name not in names]
     rows = []
     for t in range(1, STEPS + 1):
         step.zero()
@@ -71,8 +76,10 @@ def certify_adamw(
         scale = Fraction(norm.clip / max(step.sums.valid, 1))
         flats = (model.params, step.grads, moments["m"], moments["v"])
         before = [tuple(s.of(flat) for flat in flats) for s in samples]
+        whole = {name: [_whole(flat[name]) for flat in flats[:3]] for name in matrices[t - 1 :: STEPS]}
         update(state, step, kernels or step.kernels, c.lr, norm)
-        rows.append(_row(subject, state, samples, before, scale, t))
+        row = _row(subject, state, samples, before, scale, t)
+        rows.append(_with_muon(row, subject, state, whole, scale) if whole else row)
         if progress is not None:
             progress(t, STEPS)
     return rows, sum(len(s.at) for s in samples)
@@ -84,9 +91,12 @@ def _row(
     c = subject.config.optim
     ledger, worst = Ledger(subject.unit), 0.0
     bad: Bad | None = None
+    by_name = rules(subject.config, state.model.layout)
     for sample, (w, g, m, v) in zip(samples, before, strict=True):
-        decay = c.weight_decay if spec.decays(sample.name) else 0.0
-        settings = spec.AdamW(t, c.lr, c.betas, c.eps, decay)
+        rule = by_name[sample.name]
+        grouped = any(fnmatch.fnmatch(sample.name, group.match) for group in c.groups)
+        decay = rule.decay if grouped else c.weight_decay if spec.decays(sample.name) else 0.0
+        settings = spec.AdamW(t, c.lr * rule.lr, rule.betas, rule.eps, decay)
 
         with working(BITS):
             S = Balls()
@@ -109,6 +119,25 @@ def _row(
                         found.tensor, sample.index(i, shape), part.flat[i].str(30), found.engine, found.why, "adamw"
                     )
     return AdamWRow(t, c.lr, finite(worst), ledger.rows[f"adamw t={t}"].used, bad)
+
+
+def _whole(tensor: Tensor) -> Floats:
+    return tensor.double().numpy().copy()
+
+
+def _with_muon(
+    row: AdamWRow, subject: Subject, state: State, before: Mapping[str, list[Floats]], scale: Fraction
+) -> AdamWRow:
+    """The row with Muon's matrices of this step: another tenth of them each step, whole."""
+    c, by_name, where = subject.config.optim, rules(subject.config, state.model.layout), f"muon t={row.t}"
+    ledger, worst = Ledger(subject.unit), row.error
+    for name, parts in before.items():
+        rule = by_name[name]
+        after = [_whole(flat[name]) for flat in (state.model.params, state.moments["m"])]
+        settings = Muon(c.lr * rule.lr, c.muon_momentum, rule.decay)
+        worst = max(worst, check_muon(ledger, where, name, parts, after, scale, settings, state.model.dtype) * rule.lr)
+    found = ledger.rows[where]
+    return AdamWRow(row.t, row.lr, finite(worst), max(row.used, found.used), row.bad or found.bad)
 
 
 def add_steps(certificate: Certificate, subject: Subject) -> None:

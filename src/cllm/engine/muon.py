@@ -12,6 +12,7 @@ transposed: A is then the smaller square. A zero gradient with a zero momentum g
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -21,17 +22,32 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 EPSILON = 1e-7  # beside the norm
 
 
-def orthogonalise(d: Tensor) -> Tensor:
-    """X₅ of d, [out, in], freshly allocated."""
+def look_ahead(g: Tensor, m: Tensor, momentum: float, scale: float) -> Tensor:
+    """Updates m in place; returns d = g + μm, freshly allocated (g here is the scaled one)."""
+    d = g * scale
+    m.mul_(momentum).add_(d)
+    return d.add_(m, alpha=momentum)
+
+
+def iterates(d: Tensor) -> Iterator[Tensor]:
+    """X₀ … X₅ of d, [out, in], each one computed from the one before."""
     a, b, c = COEFFICIENTS
-    x: Tensor = d / (torch.linalg.vector_norm(d) + EPSILON)
     tall = d.shape[0] > d.shape[1]
+    norm = float(torch.linalg.vector_norm(d, dtype=torch.float64))
+    x: Tensor = d / (norm + EPSILON)
+    yield x
     x = x.mT.contiguous() if tall else x
     for _ in range(ROUNDS):
         square = x @ x.mT
         polynomial = torch.addmm(square, square, square, beta=b, alpha=c)
         x = torch.addmm(x, polynomial, x, beta=a)
-    return x.mT if tall else x
+        yield x.mT if tall else x
+
+
+def orthogonalise(d: Tensor) -> Tensor:
+    """X₅ of d, [out, in]."""
+    *_, last = iterates(d)
+    return last
 
 
 def muon(
@@ -46,9 +62,7 @@ def muon(
     shadow: Tensor | None = None,
 ) -> None:
     """Update one matrix w and its momentum m in place, [out, in]; g is only read. scale, shadow: as for AdamW."""
-    d = g * scale
-    m.mul_(momentum).add_(d)
-    d.add_(m, alpha=momentum)
+    d = look_ahead(g, m, momentum, scale)
     stretch = math.sqrt(max(1.0, w.shape[0] / w.shape[1]))
     w.mul_(1.0 - lr * decay).sub_(orthogonalise(d), alpha=lr * stretch)
     if shadow is not None:

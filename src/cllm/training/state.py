@@ -54,7 +54,7 @@ class State:
         if config.optim.ema:
             ema = _model(config, device).params
             _copy(ema, model.params)
-        return cls(config, model, _moments(config, model.layout, device), ema)
+        return cls(config, model, zero_moments(config, model.layout, device), ema)
 
     @property
     def evaluated(self) -> Model:
@@ -98,7 +98,7 @@ class State:
         """The exact state that was saved. Raises CorruptError when tensors do not fit the configuration."""
         model = _model(config, device)
         ema = _model(config, device).params if config.optim.ema else None
-        state = cls(config, model, _moments(config, model.layout, device), ema)
+        state = cls(config, model, zero_moments(config, model.layout, device), ema)
         state._fill(weights, rest)
         state.step, state.tokens, state.position = meta["step"], meta["tokens"], meta["position"]
         state.best, state.waited = meta["best"], meta["waited"]
@@ -147,8 +147,8 @@ def _model(config: Config, device: torch.device | str) -> Model:
     return Model(config.model, DTYPES[config.precision], device, split=config.memory != "standard")
 
 
-def _moments(config: Config, layout: Layout, device: torch.device | str) -> dict[str, Moment]:
-    """Zero moments: flat buffers, or 8-bit ones of everything but vectors in the smaller memory modes."""
+def zero_moments(config: Config, layout: Layout, device: torch.device | str) -> dict[str, Moment]:
+    """The moments of step 0: flat buffers, or 8-bit ones of everything but vectors in the smaller memory modes."""
     if config.memory != "standard":
         return {name: EightBit(layout, name, lambda entry: len(entry.shape) > 1, device) for name in ("m", "v")}
     dtype = DTYPES[config.precision]
