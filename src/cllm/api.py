@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cllm import config as settings
+from cllm.bench.peak import peak_flops
 from cllm.config import Config
 from cllm.data.prepare import open_prepared, prepare
 from cllm.data.stream import SequentialRows
@@ -143,8 +144,9 @@ def train(
     if resume:
         base = settings_of(run_dir) or {}
     config = settings.load(run, preset=preset, overrides=asked, base=base)
+    peak = peak_flops(config.precision, device_of(config).type) if config.log.mfu else None
     with display_for(run_dir, quiet=quiet) as display:
-        outcome = _train(config, run_dir, resume=resume, display=display)
+        outcome = _train(config, run_dir, resume=resume, display=display, peak_flops=peak)
         display.end(outcome)
     found = Run(run_dir)
     found.outcome = outcome

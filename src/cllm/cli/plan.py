@@ -40,6 +40,7 @@ def plan(
         Print one JSON object.
     """
     from cllm import config as settings
+    from cllm.bench.peak import peak_flops
     from cllm.training import plan as planning
 
     config = settings.load(run, preset=preset, overrides=set or ())
@@ -53,6 +54,8 @@ def plan(
     steps = t.steps
     if steps is None and speed is not None and minutes is not None:
         steps = int(minutes * 60 * (1 - planning.RESERVE) / speed.seconds)
+    device = planning.device_of(config).type
+    peak = peak_flops(config.precision, device) if speed is not None else None
     facts: dict[str, Any] = {
         "parameters": measured.parameters,
         "bytes": measured.bytes_by_part,
@@ -63,6 +66,8 @@ def plan(
         "flops_per_token": measured.flops_per_token,
         "seconds_a_step": speed.seconds if speed else None,
         "tokens_per_s": speed.tokens_per_s if speed else None,
+        "peak_flops": peak,
+        "mfu": None if speed is None or peak is None else measured.flops_per_token * speed.tokens_per_s / peak,
         "steps": steps,
         "tokens": None if steps is None else steps * tokens_a_step,
         "seconds": None if steps is None or speed is None else steps * speed.seconds,
@@ -87,6 +92,7 @@ def _print(preset: str, facts: dict[str, Any]) -> None:
         print("It does not fit: choose a smaller batch, sequence or model.")
         return
     print(f"speed        {facts['tokens_per_s']:,.0f} tokens/s, {facts['seconds_a_step'] * 1e3:,.0f} ms a step")
+    print(f"utilisation  {facts['mfu']:.1%} of this machine's measured {facts['peak_flops'] / 1e9:,.0f} GFLOP/s")
     hours, rest = divmod(round(facts["seconds"]), 3600)
     print(f"time         {facts['steps']:,} steps, {facts['tokens']:,} tokens: {hours}:{rest // 60:02}:{rest % 60:02}")
     if facts["tokens"] < FEW_TOKENS * facts["parameters"]:

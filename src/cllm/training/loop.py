@@ -18,6 +18,7 @@ from cllm.data.stream import SequentialRows, Stream
 from cllm.errors import CllmError, NonFiniteError, RunError
 from cllm.generation.generate import Request, generate
 from cllm.model.batch import Batch
+from cllm.model.layout import flops_per_token
 from cllm.model.step import Step
 from cllm.training import checkpoint, guard
 from cllm.training.curve import write_curve
@@ -69,6 +70,8 @@ class Loop:
         sequence = self.step.sequence
         self.rows = SequentialRows(data.val, sequence, pack=c.data.pack) if data.val is not None else None
         self.byte_lengths = data.tokenizer.byte_lengths if data.val is not None and data.val.lossless else None
+        self.peak_flops: float | None = None  # the machine's: where it is known, utilisation is logged
+        self._flops_per_token = flops_per_token(c.model, sequence)
         self._interrupt = Interrupt()
         self._saver = Saver(run_dir, background=c.checkpoint.background, sync=self._sync_log)
         self._marked = -1  # step of the newest checkpoint, on disk or on its way there
@@ -159,11 +162,17 @@ class Loop:
             self.stepper.skip()
         else:
             self.stepper.update(lr, norm)
+        noise = self.stepper.noise_scale(norm)
         rate = targets / (time.perf_counter() - begin)
         self.report.step(state.step, loss, lr, norm.value, rate)
         if state.step % state.config.log.every == 0 or state.step == steps:
             figures = {"loss": loss, "lr": lr, "grad_norm": norm.value, "tokens": state.tokens}
-            self._log("step", **figures, tokens_per_s=round(rate, 1), **({"skipped": True} if skipped else {}))
+            more: dict[str, Any] = {"skipped": True} if skipped else {}
+            if noise is not None:
+                more["noise_scale"] = round(noise)
+            if self.peak_flops is not None:
+                more["mfu"] = round(self._flops_per_token * rate / self.peak_flops, 4)
+            self._log("step", **figures, tokens_per_s=round(rate, 1), **more)
         if spike is not None:
             what = "a new level: the average starts again" if spike.level else "a spike: the update is left out"
             self._alert("spike", f"{spike}: {what}", action="level" if spike.level else "skip", **spike.to_dict())

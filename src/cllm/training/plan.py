@@ -44,6 +44,8 @@ def size(config: Config) -> Size:
     state = State.fresh(config, "meta")
     step = make_step(state)
     parts = state.bytes_by_part | step.bytes_by_part
+    if config.log.noise_scale:
+        parts["noise scale"] = parts["gradients"]
     if config.checkpoint.background:
         parts["checkpoint copy"] = sum(state.bytes_by_part.values())  # while one is being written
     sequence = config.train.sequence or config.model.context

@@ -25,6 +25,7 @@ from cllm.model.batch import Batch
 from cllm.model.step import Step
 from cllm.training import checkpoint
 from cllm.training.guard import batch_files
+from cllm.training.optimiser import gradient_norm
 from cllm.training.plan import device_of, make_step
 from cllm.training.run import DATA_FOLDER, read_run_file
 from cllm.training.state import State
@@ -145,8 +146,7 @@ def observe(step: Step, batches: Sequence[Batch], key: Key | None, precision: st
         step.accumulate(batch, key, probe=look)
     ops = list(found.values())
     ops += [_seen(None, f"gradient of {name}", view) for name, view in step.grads.items()]
-    norm = float(torch.linalg.vector_norm(step.grads.data, dtype=torch.float64)) / max(step.sums.valid, 1)
-    return Pass(precision, tuple(ops), step.sums.mean, norm, bad_row)
+    return Pass(precision, tuple(ops), step.sums.mean, gradient_norm(step, 0.0).value, bad_row)
 
 
 def _seen(layer: int | None, op: str, result: Tensor) -> Seen:
@@ -165,7 +165,7 @@ def _row_of(result: Tensor, rows: int, sequence: int) -> int | None:
 
 
 def _in_float64(state: State) -> State:
-    config = settings.replace(state.config, {"precision": "fp64"})
+    config = settings.replace(state.config, {"precision": "fp64", "memory": "standard"})
     wide = State.fresh(config, state.model.device)
     for name, view in wide.model.params.items():
         view.copy_(state.model.params[name])

@@ -43,11 +43,12 @@ class Display(Reporter, Protocol):
     def preparing(self, stage: str, done: int, total: int) -> None: ...
 
 
-def train(config: Config, run_dir: Path, *, resume: bool, display: Display) -> Outcome:
+def train(config: Config, run_dir: Path, *, resume: bool, display: Display, peak_flops: float | None = None) -> Outcome:
     """Train `config` in `run_dir`, made when missing.
 
     resume: continue the newest good checkpoint; with nothing to resume, start afresh and say so. Without it a
-    directory that already holds a run is refused. Raises RunError, ConfigError, DataError, NonFiniteError.
+    directory that already holds a run is refused.
+    peak_flops: the machine's, for `log.mfu`. Raises RunError, ConfigError, DataError, NonFiniteError.
     """
     check_installed(config.log)
     try:
@@ -58,6 +59,7 @@ def train(config: Config, run_dir: Path, *, resume: bool, display: Display) -> O
     with RunLock(run_dir):
         found = _existing(run_dir, resume, display)
         loop = _start(config, run_dir, display) if found is None else _continue(config, run_dir, found, display)
+        loop.peak_flops = peak_flops if config.log.mfu else None
         state = loop.state
         if found is not None and state.step >= (state.config.train.steps or 0):
             display.message(f"all {state.step:,} steps were made before; nothing to do")

@@ -13,6 +13,7 @@ from cllm.data.shard import Shard
 from cllm.data.stream import Stream
 from cllm.engine.dropout import Key
 from cllm.model.batch import Batch
+from cllm.training.noise import Parts, note
 from cllm.training.optimiser import Norm, gradient_norm, update
 from cllm.training.plan import make_step
 from cllm.training.state import State
@@ -24,6 +25,7 @@ class Stepper:
     def __init__(self, state: State, train: Shard) -> None:
         self.state, self.step = state, make_step(state)
         c = state.config
+        self.parts = Parts(self.step) if c.log.noise_scale else None
         self.stream = Stream(train, self.step.sequence, seed=c.seed, pack=c.data.pack)
 
     @property
@@ -50,9 +52,18 @@ class Stepper:
     def gradients(self, batches: list[Batch], step: int) -> Norm:
         """Loss and gradient sums of a step (in `self.step`), and the norm of the mean gradient."""
         self.step.zero()
+        if self.parts is not None:
+            self.parts.begin()
         for batch in batches:
             self.step.accumulate(batch, self.key(step))
+            if self.parts is not None:
+                self.parts.behind_micro_batch()
         return gradient_norm(self.step, self.state.config.optim.clip)
+
+    def noise_scale(self, norm: Norm) -> float | None:
+        """The gradient noise scale in targets, as it is known behind these gradients (see noise.py)."""
+        found = self.parts.estimate(norm.value) if self.parts is not None else None
+        return None if found is None else note(self.state, *found)
 
     def update(self, lr: float, norm: Norm) -> None:
         """The optimiser's step in place: one more step done, its rows used up."""
