@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import msgspec
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from cllm import spec
@@ -44,6 +45,7 @@ from cllm.spec.balls import BallArray
 from cllm.spec.gradient import Gradient
 from cllm.spec.rounding import radii
 from cllm.spec.system import Bools, Floats, System
+from cllm.training.optimiser import buffers
 
 DIGITS = 40
 SAMPLE = 4
@@ -77,9 +79,11 @@ def run_engine(subject: Subject, make: Callable[[], Step] | None = None) -> Engi
         step = make()
         step.zero()
         sums = step.accumulate(subject.engine_batch, subject.key)
-        mean = step.grads.data * (1.0 / max(sums.valid, 1))
-        digests.append(hashlib.sha256(np.float64(sums.mean).tobytes() + mean.numpy().tobytes()).hexdigest())
-    step.grads.data.copy_(mean)
+        digest = hashlib.sha256(np.float64(sums.mean).tobytes())
+        for part in buffers(step.grads):
+            part.data.mul_(1.0 / max(sums.valid, 1))
+            digest.update(part.data.view(torch.uint8).numpy().tobytes())
+        digests.append(digest.hexdigest())
     gradients = {name: view.numpy() for name, view in step.grads.items()}
     return EngineResult(step.kernels.name, sums.mean, gradients, digests[0], digests[0] == digests[1])
 

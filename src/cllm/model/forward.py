@@ -39,7 +39,7 @@ def joined_qkv(source: Operands, layer: int) -> Tensor:
     return source.span(f"{layer}.attn.wq", f"{layer}.attn.wv", (3 * d, d))
 
 
-def joined_bias(source: Weights, layer: int) -> Tensor:
+def joined_bias(source: Weights | Operands, layer: int) -> Tensor:
     """Their biases as one vector."""
     d = source[f"{layer}.attn.bq"].shape[0]
     return source.span(f"{layer}.attn.bq", f"{layer}.attn.bv", (3 * d,))

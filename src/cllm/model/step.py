@@ -7,12 +7,14 @@ valid targets of the whole step (training/optimiser.py). The same buffers serve 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from cllm.engine import cross_entropy
 from cllm.engine.buffers import Flat
+from cllm.engine.compact import Mixed
 from cllm.engine.dispatch import Kernels, select
 from cllm.engine.dropout import Key
 from cllm.model.activations import RECOMPUTE, Activations
@@ -44,11 +46,22 @@ class Evaluation:
     targets_BT: Tensor
 
 
+class Sink(Protocol):
+    """Who uses gradients while the backward still runs (training/fused.py)."""
+
+    def begin(self, sums: Sums) -> None:
+        """The loss and the valid targets are known; the backward begins."""
+
+    def complete(self, *names: str) -> None:
+        """In this backward, neither the gradients nor the weights of these tensors are needed any more."""
+
+
 class Step:
     """One model, one (batch, sequence) shape, all memory of its training step.
 
     model: its parameters are read, never written here.  batch, sequence: rows of a micro-batch and tokens a row.
     label_smoothing, document_mask, recompute: as in the run file.  gradients: False for a step that only evaluates.
+    grads: the buffers to use for them (default: float32, or float64).  sink: told when each gradient is complete.
 
     >>> from cllm.config import load
     >>> config = load(preset="nano")
@@ -70,6 +83,8 @@ class Step:
         recompute: str = "none",
         gradients: bool = True,
         kernels: Kernels | None = None,
+        grads: Flat | Mixed | None = None,
+        sink: Sink | None = None,
     ) -> None:
         c = model.config
         if sequence > c.context:
@@ -77,7 +92,7 @@ class Step:
         if recompute not in RECOMPUTE:
             raise ValueError(f"recompute: got {recompute!r}, expected one of {', '.join(RECOMPUTE)}")
         self.model, self.batch, self.sequence, self.recompute = model, batch, sequence, recompute
-        self.label_smoothing, self.document_mask = label_smoothing, document_mask
+        self.label_smoothing, self.document_mask, self.sink = label_smoothing, document_mask, sink
         self.kernels = kernels or select(model.operand, c.activation)
         self.sums = Sums()
         self.acts = acts = Activations(model, self.kernels, batch, sequence, keep=gradients, recompute=recompute)
@@ -87,7 +102,7 @@ class Step:
         self._loss_N, self._lse_R = new("logits", n), new("logits", self.head_rows)
         self.gradients = gradients
         if gradients:
-            self.grads = Flat(model.layout, model.dtype, model.device)
+            self.grads: Flat | Mixed = Flat(model.layout, model.dtype, model.device) if grads is None else grads
             # the gradient of the residual stream, and what the products take of it
             self._dx_ND = new("backward", n, c.width)
             self._rounded_ND = new("backward", n, c.width, dtype=operand) if operand != model.dtype else None
@@ -100,7 +115,7 @@ class Step:
         """Forget the sums: once at the beginning of a step."""
         self.sums = Sums()
         if self.gradients:
-            self.grads.data.zero_()
+            self.grads.zero_()
 
     def accumulate(self, batch: Batch, dropout: Key | None = None, probe: Probe | None = None) -> Sums:
         """Add loss, valid targets and gradient sums of one micro-batch of at most `batch` rows; returns the sums
@@ -116,8 +131,10 @@ class Step:
         self._head(normed, d.targets_BT.reshape(-1))
         see(None, "loss", self._loss_N)
         see(None, "head backward", self._dy_ND)
-        self._backward(d.inputs_BT, d.positions_BT, run)
         self.sums = Sums(self.sums.loss + float(self._loss_N.sum(dtype=torch.float64)), self.sums.valid + d.valid)
+        if self.sink is not None:
+            self.sink.begin(self.sums)
+        self._backward(d.inputs_BT, d.positions_BT, run)
         return self.sums
 
     def evaluate(self, batch: Batch, model: Model | None = None) -> Evaluation:
@@ -154,7 +171,7 @@ class Step:
         """Bytes of the activation and scratch buffers; with gradients, those of the gradient buffer too."""
         parts = self.acts.bytes_by_part
         if self.gradients:
-            parts["gradients"] = self.grads.data.numel() * self.grads.data.element_size()
+            parts["gradients"] = self.grads.nbytes
         return parts
 
     def _fit(self, batch: Batch) -> Batch:
@@ -188,6 +205,8 @@ class Step:
         """From dn in `_dy_ND` through all layers; `_dx_ND` carries the gradient of the residual stream."""
         model, k, acts, see = self.model, self.kernels, self.acts, run.see
         p, g, dx, rounded = model.params, self.grads, self._dx_ND, self._rounded_ND
+        if model.head != "tok":
+            self._done(model.head)
         dx.zero_()
         k.layernorm_backward(
             self._dy_ND, acts.last_ND, *acts.normed_stats, p["lnf.g"], dx, rounded, g["lnf.g"], g["lnf.b"]
@@ -199,6 +218,7 @@ class Step:
             self._feed_forward_backward(i, run)
             self._attention_backward(i, run)
         k.embedding_backward(dx, inputs_BT, positions_BT, g["tok"], g["pos"])
+        self._done("tok", "pos")
 
     def _feed_forward_backward(self, i: int, run: Pass) -> None:
         """x = mid + Drop(W2·gelu(W1·LN2(mid)))"""
@@ -209,11 +229,13 @@ class Step:
             k.gelu_forward(a.pre_NF, a.post_NF)
         k.linear_backward_weight(dy, a.post_NF, g[f"{i}.ffn.w2"], g[f"{i}.ffn.b2"])
         k.linear_gelu_backward_input(dy, w[f"{i}.ffn.w2"], a.pre_NF, dff)
+        self._done(f"{i}.ffn.w2", f"{i}.ffn.b2")
         see(i, "ffn.gelu backward", dff)
         if self.recompute == "norms":
             k.layernorm_forward(a.mid_ND, p[f"{i}.ln2.g"], p[f"{i}.ln2.b"], a.ln2_ND, *a.ln2_stats)
         k.linear_backward_weight(dff, a.ln2_ND, g[f"{i}.ffn.w1"], g[f"{i}.ffn.b1"])
         k.linear_backward_input(dff, w[f"{i}.ffn.w1"], self._dy_ND)
+        self._done(f"{i}.ffn.w1", f"{i}.ffn.b1")
         see(i, "ffn.w1 backward", self._dy_ND)
         self._norm_backward(i, "ln2", a.mid_ND, a.ln2_stats)
         see(i, "ln2 backward", self._dx_ND)
@@ -225,6 +247,7 @@ class Step:
         dy = self._branch(a.masks[0] if a.masks else None, run.dropout)
         k.linear_backward_weight(dy, a.heads_ND, g[f"{i}.attn.wo"], g[f"{i}.attn.bo"])
         k.linear_backward_input(dy, w[f"{i}.attn.wo"], self._dheads_ND)
+        self._done(f"{i}.attn.wo", f"{i}.attn.bo")
         see(i, "attn.out backward", self._dheads_ND)
         k.attention_backward(
             self._dheads_ND,
@@ -243,6 +266,7 @@ class Step:
         # the key bias shifts all scores of a query alike: its gradient is exactly 0, and not the rounding of a sum
         g[f"{i}.attn.bk"].zero_()
         k.linear_backward_input(self._dqkv_N3D, joined_qkv(w, i), self._dy_ND)
+        self._done(*(f"{i}.attn.{kind}{part}" for kind in "wb" for part in "qkv"))
         see(i, "attn.qkv backward", self._dy_ND)
         self._norm_backward(i, "ln1", a.x_ND, a.ln1_stats)
         see(i, "ln1 backward", self._dx_ND)
@@ -259,3 +283,8 @@ class Step:
             return self._dx_ND if self._rounded_ND is None else self._rounded_ND
         self.kernels.dropout_apply(self._dx_ND, mask.view_as(self._dx_ND), self.model.config.dropout, self._dy_ND)
         return self._dy_ND
+
+    def _done(self, *names: str) -> None:
+        """In this backward, neither the gradients nor the weights of these tensors are needed any more."""
+        if self.sink is not None:
+            self.sink.complete(*names)
