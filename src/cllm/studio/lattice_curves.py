@@ -296,7 +296,7 @@ CURVES: dict[str, Curve] = {
               _ulam_place, _ulam_inverse),
         Curve("sacks", "Sacks spiral", "r = √n, one turn from square to square", "dots", 0, (0, 0, 90),
               _sacks_place, _sacks_inverse, lambda n: np.full_like(n, 0.38)),
-        Curve("archimedes", "p → (p, p)", "r = n, angle n radians", "points", 0, (0, 0, 4000),
+        Curve("archimedes", "p → (p, p)", "r = n, angle n radians", "points", 0, (0, 0, 12_000),
               _archimedes_place, within=_archimedes_within),
         Curve("hilbert", "Hilbert curve", "order 20: neighbours in n are neighbours in the plane", "cells", 0,
               (64, 64, 150), _hilbert_place, _hilbert_inverse),

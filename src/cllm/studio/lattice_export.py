@@ -130,7 +130,7 @@ def _disc(chosen: Curve, view: View, points: Points, i: int, scale: float, brigh
     if chosen.radius is not None:
         radius = float(chosen.radius(np.array([max(points.n[i], 1)], dtype=np.float64))[0]) * scale * view.dot
     else:
-        radius = dot_pixels(chosen, -round(np.log2(scale)), view.dot)
+        radius = dot_pixels(chosen, view.options, -round(np.log2(scale)), view.dot)
     radius *= 1.0 if bright else 0.6
     x, y = (points.x[i] - view.x0) * scale, (view.y1 - points.y[i]) * scale
     return f'<circle cx="{x:.2f}" cy="{y:.2f}" r="{radius:.2f}"/>'

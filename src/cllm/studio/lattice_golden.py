@@ -2,8 +2,8 @@
 
 Near one point such a map is a plane lattice. Two consecutive Fibonacci numbers F_k, F_{k+1} are its short vectors,
 since F_k·φ = F_{k+1} − (−1/φ)^k is nearly a whole turn; the k at which both are about equally long follows from the
-pitch. The pixel is rounded in that basis, and the best of the nine neighbours by true distance is taken (the method of
-Keinert, Innmann, Sänger & Stamminger, "Spherical Fibonacci mapping", ACM TOG 34 (2015), in the plane).
+pitch. Of the four corners of the basis cell that holds the pixel the nearest is taken (the method of Keinert, Innmann,
+Sänger & Stamminger, "Spherical Fibonacci mapping", ACM TOG 34 (2015), in the plane).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from cllm.lattice.angles import GOLDEN, TAU, turns
 
 PHI = (1 + 5**0.5) / 2
 _MOST = 80
+_CURVED = 60  # numbers below are searched one by one
 _FIBONACCI = [0, 1]
 while len(_FIBONACCI) < _MOST:
     _FIBONACCI.append(_FIBONACCI[-1] + _FIBONACCI[-2])
@@ -54,15 +55,31 @@ def nearest(
     dt = turn - turns(base, GOLDEN)
     dt -= np.rint(dt)
     det = f * t - g * s
-    u = np.rint((dr * t - dt * g) / det).astype(np.int64)
-    v = np.rint((dt * f - dr * s) / det).astype(np.int64)
-    best: NDArray[np.int64] = base.copy()
+    u = np.floor((dr * t - dt * g) / det).astype(np.int64)
+    v = np.floor((dt * f - dr * s) / det).astype(np.int64)
+    # in the linear picture of the neighbourhood, whose error is far below a pitch once n is large
+    best = np.zeros(x.shape, dtype=np.int64)
     distance = np.full(x.shape, np.inf)
-    for i in (0, -1, 1):
-        for j in (0, -1, 1):
-            n = np.clip(base + (u + i) * f + (v + j) * g, least, most)
-            px, py = place(n)
-            far = (px - x) ** 2 + (py - y) ** 2
+    for i in (0, 1):
+        for j in (0, 1):
+            steps = (u + i) * f + (v + j) * g
+            far = ((steps - dr) * a) ** 2 + (((u + i) * s + (v + j) * t - dt) * around) ** 2
             better = far < distance
-            best[better], distance[better] = n[better], far[better]
-    return best
+            best[better], distance[better] = steps[better], far[better]
+    found: NDArray[np.int64] = np.clip(base + best, least, most)
+    near = base < _CURVED
+    if bool(near.any()):
+        found[near] = _by_distance(x[near], y[near], place, least, int(base[near].max()))
+    return found
+
+
+def _by_distance(x: Any, y: Any, place: Callable[[Any], tuple[Any, Any]], least: int, most: int) -> Any:
+    """The nearest by true distances to every candidate: where n is small the map is curved."""
+    n = np.arange(least, 2 * most + 30, dtype=np.int64)
+    px, py = place(n)
+    found = np.empty(x.shape, dtype=np.int64)
+    for first in range(0, x.size, 1 << 13):
+        part = slice(first, first + (1 << 13))
+        cross = np.subtract.outer(x[part], px) ** 2 + np.subtract.outer(y[part], py) ** 2
+        found[part] = n[np.argmin(cross, axis=1)]
+    return found

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cllm.errors import DomainError
 from cllm.studio.lattice_colours import COSTLY, NOTHING, Classes, Colouring, classify, palette
-from cllm.studio.lattice_curves import Curve, Options, curve, least_of
+from cllm.studio.lattice_curves import Curve, Options, curve, least_of, own_home
 from cllm.studio.lattice_values import MAX_N
 
 SIZE = 256
@@ -186,16 +186,16 @@ def _faded(colours: Image, cover: Any) -> Image:
     return colours
 
 
-def dot_pixels(chosen: Curve, level: int, dot: float) -> float:
+def dot_pixels(chosen: Curve, o: Options, level: int, dot: float) -> float:
     """Radius in pixels of a scattered point: it grows slowly as one zooms in."""
-    unit = chosen.home[2] / 1000
+    unit = (own_home(o) if chosen.name == "formula" else chosen.home)[2] / 800
     return float(np.clip(1.5 * (unit / 2.0**level) ** 0.3, 0.7, 9.0)) * dot
 
 
 def _points(chosen: Curve, asked: Tile) -> Image:
     assert chosen.within is not None
     s = 2.0**asked.level
-    radius = dot_pixels(chosen, asked.level, asked.dot)
+    radius = dot_pixels(chosen, asked.options, asked.level, asked.dot)
     left, top = asked.i * float(SIZE) * s, (asked.j + 1) * float(SIZE) * s
     side, edge = SIZE * s, (radius + 1) * s
     n, x, y = chosen.within((left - edge, top - side - edge, left + side + edge, top + edge), asked.options)

@@ -7,7 +7,7 @@ import { useCommands } from "../../state/commands";
 import { keep, route } from "../../state/route";
 import { Inspector, plus, step } from "./inspector";
 import { about, curveOf, drawLine, facts, goHome, hovered, restoreView, select, waiting } from "./model";
-import { chooseCurve, Panel } from "./panel";
+import { chooseCurve, FOLDED_COUNT, Panel } from "./panel";
 import { Plane } from "./plane";
 import { change, DEFAULTS, naturalStart, read, settings, write } from "./settings";
 import { Space } from "./space";
@@ -21,6 +21,7 @@ function open(): void {
   opened = JSON.stringify(params);
   const made = read(params);
   if (!("start" in params)) made.start = naturalStart(made.curve);
+  if (!("count" in params) && made.curve === "folded-clock") made.count = FOLDED_COUNT;
   settings.value = made;
   if (made.w > 0) restoreView(made);
   else void goHome();
@@ -119,7 +120,7 @@ function Status() {
         {at ? `n = ${Number(at.n).toLocaleString("en")}` : (curveOf(s)?.title ?? "Folded clock")}
       </span>
       <span class="quiet">{wide} wide</span>
-      {v.scale > 1 && curveOf(s)?.kind !== "points" && (
+      {v.scale > 1 && ["cells", "sectors", "dots"].includes(curveOf(s)?.kind ?? "") && (
         <span class="quiet">several numbers a pixel: their mean</span>
       )}
       {waiting.value > 0 && <span class="quiet">{waiting.value} tiles to come</span>}

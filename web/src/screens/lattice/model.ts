@@ -88,14 +88,14 @@ const homeTurn = latest();
 export async function goHome(): Promise<void> {
   const s = settings.peek();
   if (s.curve === "space") return;
-  const fit = (x: number, y: number, width: number) => {
+  const frame = (x: number, y: number, width: number) => {
     const { width: w, height: h } = paneSize.peek();
     const scale = width / Math.max(1, Math.min(w, h * 1.25));
     glideTo({ x, y, scale }, reducedMotion.peek());
   };
   if (s.curve === "folded-clock") {
     const laps = Math.max(1, Math.ceil(s.count / 232));
-    fit(0, 0, 2 * (4 * laps + 2) * 1.12);
+    frame(0, 0, 2 * (4 * laps + 2) * 1.12);
     return;
   }
   try {
@@ -104,7 +104,7 @@ export async function goHome(): Promise<void> {
       query.peek(),
       homeTurn(),
     );
-    fit(home.x, home.y, home.width);
+    frame(home.x, home.y, home.width);
   } catch (error) {
     tell(error);
   }

@@ -41,8 +41,11 @@ function curveOptions() {
   ];
 }
 
+/** Six laps of the folded clock. */
+export const FOLDED_COUNT = 1392;
+
 export function chooseCurve(curve: string): void {
-  const count = curve === "folded-clock" ? 1392 : curve === "formula" ? 20000 : settings.peek().count;
+  const count = curve === "folded-clock" ? FOLDED_COUNT : curve === "formula" ? 20000 : settings.peek().count;
   const grid = { start: naturalStart(curve), count, lap: 0, fold: 0 };
   change({ curve, ...grid, w: 0 });
   void goHome();

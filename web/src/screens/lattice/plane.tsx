@@ -93,6 +93,7 @@ function run(canvas: HTMLCanvasElement, random: boolean): () => void {
   const stops = [
     effect(() => {
       const s = settings.value;
+      if (s.curve === "space") return;
       if (s.curve === "folded-clock") {
         void theme.value;
         void loadFolded(s);
