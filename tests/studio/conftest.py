@@ -24,6 +24,7 @@ def _load(name: str) -> ModuleType:
 
 
 harness = _load("browser")
+serving = _load("serving")
 
 
 @pytest.fixture(scope="session")
@@ -57,3 +58,15 @@ def page(watched: tuple[Any, Any]) -> Any:
 def watch(watched: tuple[Any, Any]) -> Any:
     """The watch on `page`."""
     return watched[1]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A running server (no pages needed) whose workspace has a text, an old run with a checkpoint, and a log."""
+    workspace = tmp_path_factory.mktemp("server") / "workspace"
+    workspace.mkdir()
+    serving.add_text(workspace)
+    serving.add_run(workspace)
+    serving.add_log(workspace, "runs/long", 400)
+    with serving.started(workspace) as running:
+        yield running

@@ -81,6 +81,27 @@ def listen(host: str, port: int | None) -> socket.socket:
     raise AssertionError("the last candidate either listens or raises")
 
 
+def make_server(workspace: Workspace, access: Access) -> uvicorn.Server:
+    """uvicorn with the studio in it; run it with a listening socket."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            create_app(workspace, access),
+            http=Http,
+            ws="websockets-sansio",
+            ws_max_size=1 << 16,
+            ws_ping_interval=20.0,
+            ws_ping_timeout=20.0,
+            limit_concurrency=512,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=2,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            lifespan="on",
+        )
+    )
+
+
 def serve(
     root: Path, *, host: str = "127.0.0.1", port: int | None = None, expose: bool = False, browser: bool = True
 ) -> None:
@@ -103,23 +124,7 @@ def serve(
     access = Access(port, sorted(names), literals=every)
     shown = socket.gethostname() if every else f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{port}/?token={access.token}"
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(workspace, access),
-            http=Http,
-            ws="websockets-sansio",
-            ws_max_size=1 << 16,
-            ws_ping_interval=20.0,
-            ws_ping_timeout=20.0,
-            limit_concurrency=512,
-            timeout_keep_alive=30,
-            timeout_graceful_shutdown=2,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            lifespan="on",
-        )
-    )
+    server = make_server(workspace, access)
     print(f"Studio of {workspace.root}", file=sys.stderr)
     print(address, flush=True)
     print("Ctrl-C ends it; training goes on and is found again.", file=sys.stderr)

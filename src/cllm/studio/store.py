@@ -18,7 +18,7 @@ import msgspec
 from cllm import config as settings
 from cllm.errors import CllmError
 from cllm.studio.summary import Summary, summarise
-from cllm.studio.workspace import RUN_FILE, Workspace
+from cllm.studio.workspace import RUN_FILE, RUN_PARTS, Workspace
 from cllm.training.events import Event, current
 
 VERSION = 1
@@ -74,6 +74,8 @@ class Store:
             found: dict[str, Listed] = {}
             for folder, entries in self._workspace.walk():
                 names = {entry.name for entry in entries}
+                if any(entry.name in RUN_PARTS and entry.is_symlink() for entry in entries):
+                    continue  # it may lead out of the workspace, and no run that was trained here has one
                 if RUN_FILE in names or (EVENTS_FILE in names and "run.lock" in names):
                     name = self._workspace.name(folder)
                     with contextlib.suppress(OSError):
@@ -106,9 +108,12 @@ class Store:
             if (old_inode, seen, old_stamp) == (inode, size, stamp) and problem is None:
                 return Listed(name, preset, problem, msgspec.json.decode(text), _summary(summary_text), changed)
         else:
-            old_inode, read, summary_text = -1, 0, ""
+            old_inode, read, old_stamp, preset, problem, text, summary_text = -1, 0, None, "", "", "{}", ""
         summary, read = self._read(events, inode, old_inode, read, summary_text) if log else (Summary(), 0)
-        preset, problem, values = _settings(run_file)
+        if old_stamp != stamp or problem is not None:
+            preset, problem, values = _settings(run_file)
+        else:
+            values = msgspec.json.decode(text)
         self._base.execute(
             "insert or replace into run values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (

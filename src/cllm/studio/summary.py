@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +14,7 @@ CURVE = 48  # points of the small curve in the list
 
 
 class Figure(msgspec.Struct):
-    """One metric: how many values, the last, the least and the largest finite one, and their steps."""
+    """One metric: how many values; the last (None when it was not finite), the least and the largest finite one."""
 
     count: int = 0
     last: float | None = None
@@ -23,8 +24,8 @@ class Figure(msgspec.Struct):
 
     def add(self, step: int, value: float) -> None:
         self.count += 1
-        self.last = value
-        if value - value != 0:  # not finite
+        self.last = value if math.isfinite(value) else None
+        if self.last is None:
             return
         if self.low is None or value < self.low:
             self.low, self.low_step = value, step
@@ -86,7 +87,7 @@ class Summary(msgspec.Struct):
 
     def _point(self, event: Event) -> None:
         loss = number(event.get("loss"))
-        if loss is None or loss - loss != 0:
+        if loss is None or not math.isfinite(loss):
             return
         if self.points % self.stride == 0:
             self.curve.append(loss)

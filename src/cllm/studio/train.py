@@ -203,7 +203,7 @@ async def start(request: Request) -> Response:
     names = [_data_name(request, name) for name in asked.data]
     if not names:
         raise UsageError("no text chosen: pick one in the list of data")
-    name = asked.name.strip().strip("/") or _fresh_name(studio.workspace.root, names[0])
+    name = asked.name.strip() or _fresh_name(studio.workspace.root, names[0])
     name = name if "/" in name else f"runs/{name}"
     if not all(_NAME.fullmatch(part) for part in name.split("/")):
         raise UsageError(f"the run's name {name!r}: expected letters, digits, spaces and . _ + ( ) - in each part")
@@ -276,12 +276,14 @@ def _job_answer(request: Request, job: Job) -> Response:
 
 
 def _run_name(request: Request, name: str) -> str:
-    """The name of a run that exists, or whose job does (it may not have written anything yet)."""
+    """The name of a run that exists, or whose job does (it may not have written yet). Raises Missing, Outside."""
     studio = studio_of(request)
-    path = studio.workspace.resolve(name, exists=False)
-    clean = studio.workspace.name(path)
-    if studio.jobs.of(clean) is None:
+    clean = studio.workspace.name(studio.workspace.resolve(name, exists=False))
+    try:
         studio.workspace.run(clean)
+    except Missing:
+        if clean == "." or studio.jobs.of(clean) is None:
+            raise
     return clean
 
 
@@ -418,7 +420,7 @@ async def curves(request: Request) -> Response:
     studio = studio_of(request)
     args: dict[str, Any] = msgspec.to_builtins(asked)
     names = args.pop("runs")
-    args["folders"] = {name: str(studio.workspace.resolve(name, exists=False)) for name in names}
+    args["folders"] = {name: str(studio.workspace.root / _run_name(request, name)) for name in names}
     found = await while_connected(request, studio.reader.run("cllm.studio.train_curves:curves", args, seconds=60))
     return json({"runs": found})
 

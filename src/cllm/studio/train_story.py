@@ -89,9 +89,9 @@ def _logged(event: Event) -> dict[str, Any]:
         where = event.get("where")
         born = f", first seen in {where}" if where and where != "None" else ""
         text = (
-            f"Step {step + 1:,} was refused: {what}{born}. Nothing was updated: the state before it is saved, and so is its "
-            f"batch, in {event.get('batch')}. The usual cure is a lower rate (optim.lr) or a longer warm-up "
-            "(schedule.warmup), in a new run."
+            f"Step {step + 1:,} was refused: {what}{born}. Nothing was updated: the state before it is saved, "
+            f"and so is its batch, in {event.get('batch')}. The usual cure is a lower rate (optim.lr) or a longer "
+            "warm-up (schedule.warmup), in a new run."
         )
         return {"kind": "non-finite", "level": "bad", "step": step, "text": text}
     if kind == "save":

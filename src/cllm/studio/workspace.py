@@ -12,6 +12,7 @@ OWN = ".cllm-studio"  # the studio's own folder: index, jobs, logs
 DEPTH = 5  # folders deep that runs and texts are looked for
 SKIP = {"node_modules", "__pycache__", "checkpoints"}
 RUN_FILE = "run.toml"
+RUN_PARTS = (RUN_FILE, "events.jsonl", "notes.md", "latest", "best", "checkpoints", "tokenizer.json", "data")
 
 
 class Outside(UsageError):
@@ -70,8 +71,11 @@ class Workspace:
         return path.relative_to(self.root).as_posix()
 
     def run(self, name: str) -> Path:
-        """A run's folder. Raises Missing when it holds no run."""
+        """A run's folder. Raises Missing when it holds no run, Outside when one of its files is a link out of here."""
         path = self.resolve(name)
+        for part in RUN_PARTS:
+            if (path / part).is_symlink():
+                self.resolve(f"{self.name(path)}/{part}", exists=False)
         if not (path / RUN_FILE).is_file() and not (path / "events.jsonl").is_file():
             raise Missing(f"{name}: no run there (it has neither run.toml nor events.jsonl)")
         return path
