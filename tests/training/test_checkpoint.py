@@ -88,7 +88,7 @@ def test_the_same_state_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_manifest_and_done_say_what_the_format_says(tmp_path: Path) -> None:
     path = make(tmp_path, 4, best=True)
     manifest = json.loads((path / "manifest.json").read_text())
-    assert manifest["format"] == "cllm-checkpoint" and manifest["version"] == 1
+    assert manifest["format"] == "cllm-checkpoint" and manifest["version"] == 2
     assert manifest["step"] == 4 and manifest["best"] is True and manifest["meta"] == {"tokens": 256}
     for name in ("weights.safetensors", "state.safetensors"):
         data = (path / name).read_bytes()
@@ -321,8 +321,8 @@ def reseal(path: Path, change) -> None:
 
 def test_a_newer_format_asks_for_an_upgrade(tmp_path: Path) -> None:
     path = make(tmp_path, 1)
-    reseal(path, lambda manifest: manifest.update(version=2, files="whatever that means by then"))
-    with pytest.raises(RunError, match=r"format 2.*up to 1. Upgrade cllm") as caught:
+    reseal(path, lambda manifest: manifest.update(version=checkpoint.VERSION + 1, files="whatever"))
+    with pytest.raises(RunError, match=r"format 3.*up to 2. Upgrade cllm") as caught:
         checkpoint.load(tmp_path)
     assert not isinstance(caught.value, CorruptError)
 

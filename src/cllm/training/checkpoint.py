@@ -30,10 +30,11 @@ import msgspec
 from torch import Tensor
 
 from cllm.errors import CorruptError, RunError, UsageError
+from cllm.training.migrations import upgraded
 from cllm.training.storage import PosixStorage, Storage, remove_tree, safetensors_chunks, write_file
 
 FORMAT = "cllm-checkpoint"
-VERSION = 1
+VERSION = 2
 FOLDER = "checkpoints"
 WEIGHTS, STATE, MANIFEST, DONE = "weights.safetensors", "state.safetensors", "manifest.json", "DONE"
 LATEST, BEST = "latest", "best"
@@ -318,9 +319,8 @@ def verify(path: str | Path, *, with_state: bool = True) -> Manifest:
         raise CorruptError(f"{path / DONE}: is not the hash of {MANIFEST}: one of the two was changed")
     try:
         head = msgspec.json.decode(text)
-        version = head["version"] if isinstance(head, dict) and head.get("format") == FORMAT else None
-        if isinstance(version, int) and version > VERSION:
-            raise RunError(f"{path}: checkpoint format {version}, but this cllm knows up to {VERSION}. Upgrade cllm.")
+        if isinstance(head, dict) and head.get("format") == FORMAT:
+            head = upgraded(head, VERSION, path)
         manifest = msgspec.convert(head, Manifest)
     except (msgspec.DecodeError, KeyError) as error:
         raise CorruptError(f"{path / MANIFEST}: not a checkpoint's manifest ({error})") from None

@@ -28,6 +28,7 @@ from cllm.training.plan import EVALUATIONS, evaluation_rows, schedule_of, settle
 from cllm.training.saver import Saved, Saver
 from cllm.training.schedule import lr_at
 from cllm.training.spikes import Spike, judge, rollback_checkpoint, rollback_step
+from cllm.training.starting import Origin
 from cllm.training.state import State
 from cllm.training.stepper import Stepper
 from cllm.training.trackers import Feed
@@ -71,6 +72,7 @@ class Loop:
         self.rows = SequentialRows(data.val, sequence, pack=c.data.pack) if data.val is not None else None
         self.byte_lengths = data.tokenizer.byte_lengths if data.val is not None and data.val.lossless else None
         self.peak_flops: float | None = None  # the machine's: where it is known, utilisation is logged
+        self.origin: Origin | None = None  # where the first weights come from, if from another run
         self._flops_per_token = flops_per_token(c.model, sequence)
         self._interrupt = Interrupt()
         self._saver = Saver(run_dir, background=c.checkpoint.background, sync=self._sync_log)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 import torch
 
 from cllm import config as settings
@@ -25,6 +26,7 @@ from cllm.training.lock import FILE as LOCK_FILE
 from cllm.training.lock import RunLock
 from cllm.training.loop import Loop, Outcome, Reporter
 from cllm.training.plan import DEFAULT_MINUTES, device_of, memory_of, size
+from cllm.training.starting import Origin, locate, start_from
 from cllm.training.state import State
 from cllm.training.storage import PosixStorage, write_file
 from cllm.training.trackers import Feed, check_installed
@@ -78,8 +80,9 @@ def _start(config: Config, run_dir: Path, display: Display) -> Loop:
     device_of(config)
     data = _prepare(config, run_dir, display)
     try:
-        state = _fresh(config, data, display)
+        state, origin = _fresh(config, data, display)
         loop = Loop(run_dir, state, data, display)
+        loop.origin = origin
         loop.fix_steps()
         _write_durably(run_dir / TOKENIZER_FILE, data.tokenizer.content)
         write_run_file(run_dir, state.config)
@@ -90,8 +93,9 @@ def _start(config: Config, run_dir: Path, display: Display) -> Loop:
     return loop
 
 
-def _fresh(config: Config, data: Prepared, display: Display) -> State:
-    """Step 0 on these data; the size of the vocabulary becomes what the tokenizer has."""
+def _fresh(config: Config, data: Prepared, display: Display) -> tuple[State, Origin | None]:
+    """Step 0 on these data; the size of the vocabulary becomes what the tokenizer has. And where the weights are from,
+    when they are another run's."""
     asked = config.data.vocab_size or config.model.vocab
     config = settings.replace(config, {"model.vocab": data.tokenizer.vocab_size})
     if config.data.tokenizer in KINDS:  # else the same run file would ask for another tokenizer
@@ -101,9 +105,12 @@ def _fresh(config: Config, data: Prepared, display: Display) -> State:
     device = device_of(config)
     _fits(config, device)
     state = State.fresh(config, device)
-    if config.start is not None:
-        _start_from(state, Path(config.start), data.tokenizer, display)
-    return state
+    if config.start is None:
+        return state, None
+    origin = start_from(state, Path(config.start), data)
+    for sentence in origin.sentences():
+        display.message(sentence)
+    return state, origin
 
 
 @contextmanager
@@ -112,7 +119,7 @@ def passing(config: Config, display: Display) -> Iterator[tuple[State, Prepared]
     device_of(config)
     with tempfile.TemporaryDirectory(prefix="cllm-passing-") as folder:
         data = _prepare(config, Path(folder), display)
-        yield _fresh(config, data, display), data
+        yield _fresh(config, data, display)[0], data
 
 
 def _continue(config: Config, run_dir: Path, found: Checkpoint, display: Display) -> Loop:
@@ -180,7 +187,7 @@ def _readable(run_file: Path) -> bool:
 
 def _refuse_foreign(run_dir: Path) -> None:
     """A folder of somebody else's that holds a name we would write is left alone."""
-    if (run_dir / LOCK_FILE).exists():
+    if (run_dir / LOCK_FILE).exists() or checkpoint.list_checkpoints(run_dir):
         return
     ours = (RUN_FILE, TOKENIZER_FILE, EVENTS_FILE, PICTURE, checkpoint.FOLDER, checkpoint.LATEST, checkpoint.BEST)
     held = [name for name in ours if (run_dir / name).exists()]
@@ -193,33 +200,15 @@ def _refuse_foreign(run_dir: Path) -> None:
         )
 
 
-def _start_from(state: State, start: Path, tokenizer: Tokenizer, display: Display) -> None:
-    """Take the weights (only those) of another run's newest checkpoint."""
-    found = checkpoint.load(start, with_state=False)
-    if found.meta.get("tokenizer") != tokenizer.sha256:
-        raise RunError(
-            f"{start}: its tokenizer is another one than this run's; leave data.tokenizer out to take its own"
-        )
-    try:
-        state.model.load(found.weights)
-    except ValueError as error:
-        raise ConfigError(
-            f"{start}: its weights do not fit this model: {error}; leave the [model] settings out"
-        ) from None
-    if state.ema is not None:
-        for name, value in state.model.params.items():
-            state.ema.put(name, value)
-    display.message(f"starting from the weights of {start} at {found.name}")
-
-
 def starting_point(start: Path) -> dict[str, Any]:
     """Settings that a run started from another's weights takes over: its model and its tokenizer."""
-    theirs = settings.to_dict(read_run_file(start))
+    run_dir, _ = locate(start)
+    theirs = settings.to_dict(read_run_file(run_dir))
     return {
         "start": str(start),
         "preset": theirs["preset"],
         "model": theirs["model"],
-        "data": {"tokenizer": str(start / TOKENIZER_FILE)},
+        "data": {"tokenizer": str(run_dir / TOKENIZER_FILE)},
     }
 
 
@@ -309,6 +298,7 @@ def _notes(loop: Loop, found: Checkpoint | None) -> dict[str, Any]:
         "data": data.statistics,
         "tokenizer": data.tokenizer.sha256,
         "from": found.name if found else None,
+        **({} if loop.origin is None else {"started_from": msgspec.to_builtins(loop.origin)}),
     }
 
 
