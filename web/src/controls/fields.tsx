@@ -1,6 +1,7 @@
 /** Text, numbers, choices and switches. Each tells its new value through `onChange` once it is a valid one. */
 import { useEffect, useState } from "preact/hooks";
 import { classes, Field, type Named } from "./common";
+import { readNumber } from "./numbers";
 
 interface Labelled extends Named {
   label: string;
@@ -154,17 +155,6 @@ export function NumberField({
       )}
     </Field>
   );
-}
-
-/** 12, 1_000, 1e-3, 10^6 as a number; undefined where it is none. */
-export function readNumber(text: string): number | undefined {
-  const plain = text
-    .trim()
-    .replace(/[_\s,]/g, "")
-    .replace("−", "-");
-  const power = /^(-?\d+(?:\.\d+)?)\^(-?\d+)$/.exec(plain);
-  const value = power ? Number(power[1]) ** Number(power[2]) : plain === "" ? Number.NaN : Number(plain);
-  return Number.isFinite(value) ? value : undefined;
 }
 
 export interface Option {

@@ -3,11 +3,11 @@ export { classes, Field, type Named } from "./common";
 export {
   NumberField,
   type Option,
-  readNumber,
   Segmented,
   Select,
   Slider,
   TextField,
   Toggle,
 } from "./fields";
+export { readNumber } from "./numbers";
 export { type Column, Dialog, Empty, Section, Table } from "./panels";
