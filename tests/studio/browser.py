@@ -24,10 +24,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = {"width": 1280, "height": 800}
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --force-color-profile=srgb"
-).split()
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--force-color-profile=srgb",
+]  # fmt: skip
 SECONDS = 20.0
 
 

@@ -120,7 +120,7 @@ def _expression(n: Any, c: Colouring) -> tuple[Any, Any]:
     span = c.high - c.low or 1.0
     with np.errstate(all="ignore"):
         t = np.clip((found - c.low) / span, 0, 1)
-    good = np.isfinite(t) & ~np.isnan(found)
+    good = np.isfinite(found)
     return np.where(good, np.rint(np.where(good, t, 0) * (_STEPS - 1)), NOTHING), good & (t > 0)
 
 
