@@ -1,14 +1,23 @@
-"""Cached decoding: prefill a prompt, then one token at a time, through the same forward pass as training."""
+"""Cached decoding: prefill a prompt through the forward pass of training, then one token at a time.
+
+A single token goes through one native call where there is one (engine/native/decode.py), else through the same
+forward pass. Weights may be narrower than the model's: bf16, or int8 with a scale a row (engine/quantise.py);
+activations, sums and the cache are then float32.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from cllm.config import ModelConfig
+from cllm.engine import native
 from cllm.engine.dispatch import select
+from cllm.engine.native.decode import MOST, Network
 from cllm.model.activations import Activations
-from cllm.model.forward import Cache, Pass, forward
+from cllm.model.forward import Cache, Pass, forward, joined_bias, joined_qkv
 from cllm.model.model import Model
+from cllm.model.narrow import own_kind, with_weights
 
 PREFILL = 64  # prompt tokens a forward pass takes at once
 
@@ -17,6 +26,7 @@ class Decoder:
     """A model with keys and values of what it has read.
 
     model: read only.  batch: sequences decoded side by side.
+    weights: fp32, bf16 or int8; default: those that the model itself computes with.
     `read(tokens)` appends tokens and returns the logits behind the last one. Full at `model.config.context` tokens.
 
     >>> from cllm.config import load
@@ -26,17 +36,21 @@ class Decoder:
     (torch.Size([1, 512]), 3)
     """
 
-    def __init__(self, model: Model, batch: int = 1) -> None:
-        c = model.config
-        self.model, self.batch = model, batch
-        self._kernels = select(model.operand, c.activation)
+    def __init__(self, model: Model, batch: int = 1, weights: str | None = None) -> None:
+        c, kind = model.config, weights or own_kind(model)
+        fast = batch <= MOST and _plain(c) and model.dtype == torch.float32 and model.device.type == "cpu"
+        fast = fast and native.available()
+        self.model = model if weights is None and not fast else with_weights(model, kind)
+        self.batch, operand = batch, self.model.operand
+        self._kernels = select(operand, c.activation)
         shape = (c.layers, batch, c.heads, c.context, c.head_width)
         self.cache = Cache(
-            torch.zeros(shape, dtype=model.operand, device=model.device),
-            torch.zeros(shape, dtype=model.operand, device=model.device),
+            torch.zeros(shape, dtype=operand, device=model.device),
+            torch.zeros(shape, dtype=operand, device=model.device),
         )
         self._acts: dict[int, Activations] = {}
         self._logits_BV = torch.empty(batch, c.vocab, dtype=model.dtype, device=model.device)
+        self._network = self._native(kind) if fast else None
 
     @property
     def length(self) -> int:
@@ -64,6 +78,10 @@ class Decoder:
             )
         tokens_BT = tokens_BT.to(self.model.device)
         start, total = 0, tokens_BT.shape[1]
+        if total == 1 and self._network is not None:
+            self._network.token(tokens_BT[:, 0].contiguous(), self.length, self._logits_BV)
+            self.cache.length += 1
+            return self._logits_BV
         while start < total:
             # whole blocks first, the rest token by token in one block of its own length
             count = min(PREFILL, total - start)
@@ -86,3 +104,23 @@ class Decoder:
         positions = torch.arange(self.length, self.length + count, device=self.model.device)
         run = Pass(self.model, self._kernels, acts, cache=self.cache)
         return forward(run, tokens_BT, positions.expand(self.batch, -1))
+
+    def _native(self, kind: str) -> Network:
+        """The same network for one token at a time. Narrowing what is narrow already gives the same values again."""
+        p, c = self.model.params, self.model.config
+        rest = ("ln1.g", "ln1.b", "ln2.g", "ln2.b", "attn.wo", "attn.bo", "ffn.w1", "ffn.b1", "ffn.w2", "ffn.b2")
+        layers = [
+            {"wqkv": joined_qkv(self.model.operands, i), "bqkv": joined_bias(p, i)}
+            | {name.split(".")[1] if name[0] != "l" else name: p[f"{i}.{name}"] for name in rest}
+            for i in range(c.layers)
+        ]
+        ends = p["tok"], p["pos"], (p["lnf.g"], p["lnf.b"]), p[self.model.head]
+        return Network(
+            kind, layers, *ends, self.cache.k_LBHSK, self.cache.v_LBHSK, erf=c.activation == "gelu_erf"
+        )  # fmt: skip
+
+
+def _plain(c: ModelConfig) -> bool:
+    """Whether the network is the one that the native call knows: a learned position table and plain attention."""
+    others = ("symmetry_bias", "symmetry_bias_trainable", "lattice_transform")
+    return c.positions == "learned" and not any(getattr(c, name, False) for name in others)
