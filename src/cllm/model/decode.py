@@ -48,6 +48,8 @@ class Decoder:
             torch.zeros(shape, dtype=operand, device=model.device),
             torch.zeros(shape, dtype=operand, device=model.device),
         )
+        if self.model.symmetry is not None:
+            self.cache.classes_BS = torch.zeros(batch, c.context, dtype=torch.uint8, device=model.device)
         self._acts: dict[int, Activations] = {}
         self._logits_BV = torch.empty(batch, c.vocab, dtype=model.dtype, device=model.device)
         self._network = self._native(kind) if fast else None
@@ -122,5 +124,5 @@ class Decoder:
 
 def _plain(c: ModelConfig) -> bool:
     """Whether the network is the one that the native call knows: a learned position table and plain attention."""
-    others = ("symmetry_bias", "symmetry_bias_trainable", "lattice_transform")
+    others = ("symmetry_bias", "symmetry_bias_trainable", "lattice_transform", "equivariant")
     return c.positions == "learned" and not any(getattr(c, name, False) for name in others)
