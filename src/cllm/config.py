@@ -59,8 +59,20 @@ class ModelConfig(_Section, frozen=True):
     ff: Annotated[int, Meta(ge=1, le=2**18)] = 512
     context: Annotated[int, Meta(ge=1, le=2**20)] = 512
     vocab: Annotated[int, Meta(ge=1, le=2**24)] = 1000
-    positions: Literal["learned"] = "learned"
-    init: Literal["normal"] = "normal"
+    positions: Literal["learned", "sinusoidal", "rope", "spiral", "clock", "prime", "mix"] = "learned"
+    positions_start: Literal["normal", "sinusoid"] = "normal"  # what a learned table begins as
+    positions_normalize: bool = True  # rows of spiral, clock and prime (alone and in mix) scaled to RMS 0.02
+    positions_mix: tuple[float, float, float, float] = (0.25, 0.25, 0.25, 0.25)  # of spiral, clock, prime, learned
+    positions_mix_trainable: bool = False  # the four weights of mix are trained, too
+    rope_base: Positive = 10000.0
+    rope_interleaved: bool = False  # pairs of channels 2j, 2j+1 instead of j, j + head width/2
+    init: Literal["normal", "lattice"] = "normal"  # of the token embedding
+    init_mix: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.0  # lattice: part of N(0, 0.02²) in each row
+    symmetry_classes: Literal["id", "prime"] = "id"  # class of a token: id mod 12, or its prime mod 12
+    symmetry_bias: float = 0.0  # β: attention scores get β·ln(1/(1 + d/2)), d the distance of the classes; 0 = off
+    symmetry_bias_trainable: bool = False  # β is trained, one for all layers
+    lattice_transform: bool = False  # the embedding is turned by a fixed chain of rotations; adds no expressiveness
+    equivariant: bool = False  # Wv and Wo are kept equal to their average over the 24 symmetries of the clock
     activation: Literal["gelu_tanh", "gelu_erf"] = "gelu_tanh"
     tied: bool = True
     dropout: Fraction01 = 0.0  # after attention and feed-forward
@@ -218,6 +230,7 @@ def check(config: Config, where: str = "settings") -> Config:
         if not math.isfinite(value):
             raise ConfigError(f"{where}: {key}: expected a finite number, got {value}")
     model, train, data = config.model, config.train, config.data
+    _check_lattice(model, where)
     if model.width % model.heads:
         raise ConfigError(
             f"{where}: model.heads: {model.heads} does not divide model.width = {model.width}; "
@@ -275,6 +288,49 @@ def _check_memory(config: Config, where: str) -> None:
             )
 
 
+def _check_lattice(model: ModelConfig, where: str) -> None:
+    """Lattice options that cannot be had together, or that would do nothing."""
+    default = ModelConfig()
+
+    def only(keys: tuple[str, ...], allowed: bool, needs: str) -> None:
+        for key in keys:
+            if not allowed and getattr(model, key) != getattr(default, key):
+                raise ConfigError(f"{where}: model.{key}: it does nothing without {needs}; leave it out")
+
+    table = ("spiral", "clock", "prime", "mix")
+    only(("positions_mix", "positions_mix_trainable"), model.positions == "mix", 'model.positions = "mix"')
+    only(("positions_normalize",), model.positions in table, "a spiral, clock, prime or mix position code")
+    only(("positions_start",), has_learned_positions(model), "a learned position table")
+    only(("rope_base", "rope_interleaved"), model.positions == "rope", 'model.positions = "rope"')
+    only(("init_mix",), model.init == "lattice", 'model.init = "lattice"')
+    classes = model.init == "lattice" or model.symmetry_bias != 0 or model.symmetry_bias_trainable
+    only(("symmetry_classes",), classes, 'model.init = "lattice" or a symmetry bias')
+    if model.width % 2 and (model.positions not in ("learned", "rope") or model.equivariant):
+        what = "model.equivariant" if model.equivariant else f'model.positions = "{model.positions}"'
+        raise ConfigError(f"{where}: model.width: {what} needs an even width, got {model.width}")
+    if model.positions == "rope":
+        if model.width % model.heads == 0 and model.head_width % 2:
+            raise ConfigError(
+                f'{where}: model.heads: positions = "rope" needs an even head width, got {model.head_width}'
+            )
+        if model.rope_base <= 1:
+            raise ConfigError(f"{where}: model.rope_base: expected a number above 1, got {model.rope_base}")
+    if model.positions == "mix" and not any(model.positions_mix):
+        raise ConfigError(f"{where}: model.positions_mix: all weights are 0: there would be no positions")
+
+
+def has_learned_positions(model: ModelConfig) -> bool:
+    """Whether a table of positions is among the parameters."""
+    if model.positions == "mix":
+        return model.positions_mix_trainable or model.positions_mix[3] != 0
+    return model.positions == "learned"
+
+
+def has_symmetry_bias(model: ModelConfig) -> bool:
+    """Whether attention scores get a bias by symmetry classes."""
+    return model.symmetry_bias != 0 or model.symmetry_bias_trainable
+
+
 def _floats(config: Config) -> Iterator[tuple[str, float]]:
     def inside(path: str, value: Any) -> Iterator[tuple[str, float]]:
         if isinstance(value, float):
@@ -308,7 +364,7 @@ def to_dict(config: Config) -> dict[str, Any]:
     def said(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: said(inner) for key, inner in value.items() if inner is not None}
-        return [said(inner) for inner in value] if isinstance(value, list) else value
+        return [said(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
     return typing.cast(dict[str, Any], said(msgspec.to_builtins(config)))
 

@@ -37,9 +37,19 @@ def allowed_keys(documents_BT: Tensor | None, batch: int, sequence: int) -> Tens
     return seen & (documents_BT[:, None, :, None] == documents_BT[:, None, None, :])
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, keep: Tensor | None = None, p: float = 0.0) -> Tensor:
-    scores = (q @ k.mT / math.sqrt(q.shape[-1])).masked_fill(~allowed, -math.inf)
-    a = torch.softmax(scores, dim=-1)
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    allowed: Tensor,
+    keep: Tensor | None = None,
+    p: float = 0.0,
+    added: Tensor | None = None,
+) -> Tensor:
+    scores = q @ k.mT / math.sqrt(q.shape[-1])
+    if added is not None:
+        scores = scores + added
+    a = torch.softmax(scores.masked_fill(~allowed, -math.inf), dim=-1)
     if keep is not None:
         a = a * keep / (1 - p)
     return a @ v

@@ -17,7 +17,19 @@ from typing import Any
 
 import torch
 
-from cllm.engine import adamw, attention, cross_entropy, dropout, embedding, gelu, layernorm, linear, moments
+from cllm.engine import (
+    adamw,
+    attention,
+    cross_entropy,
+    dropout,
+    embedding,
+    gelu,
+    layernorm,
+    linear,
+    moments,
+    rope,
+    rounded,
+)
 from cllm.engine.precision import LABELS
 
 Op = Callable[..., None]
@@ -39,12 +51,15 @@ class Kernels:
     linear_backward_weight(dy_NO o, x_NI o, dw_OI s +=, db_O s | None +=)
     gelu_forward(pre_NF o, post_NF o): to recompute an activation that was not kept
     attention_scratch(batch, sequence, heads, head_width, *, keys, backward, dtype o, device): an object with `bytes`
-    attention_forward(qkv_N3D o, heads_ND o, lse_BHT s, scratch, *, documents_BT, dropout)
-    attention_cached(qkv_N3D o, k_BHSK o, v_BHSK o, heads_ND o, lse_BHT s, scratch, *, offset)
-    attention_backward(dheads_ND o, qkv_N3D o, heads_ND o, lse s, dqkv_N3D o, scratch, *, documents_BT, dropout)
+    attention_forward(qkv_N3D o, heads_ND o, lse_BHT s, scratch, *, documents_BT, dropout, bias)
+    attention_cached(qkv_N3D o, k_BHSK o, v_BHSK o, heads_ND o, lse_BHT s, scratch, *, offset, bias)
+    attention_backward(dheads_ND o, qkv_N3D o, heads_ND o, lse s, dqkv_N3D o, scratch, *, documents_BT, dropout, bias,
+        dbias_CC s +=)
+    rope(qkv_N3D o, cos_SJ s, sin_SJ s, positions_BT | None, *, shape, interleaved, inverse): engine/rope.py
     dropout_mask(key, p, layer, site, mask_BTD)       dropout_apply(x_ND s, mask_ND, p, y_ND o | s)
     cross_entropy(z_RV s, targets_R, smoothing, loss_R s, lse_R s, dz_RV o | None)
     adamw, sgd, sum_of_squares: on flat segments, engine/adamw.py; adamw8: engine/moments.py
+    add_rounded, scatter_rounded: sums into bfloat16, engine/rounded.py
     """
 
     name: str
@@ -62,6 +77,7 @@ class Kernels:
     attention_forward: Op
     attention_cached: Op
     attention_backward: Op
+    rope: Op
     dropout_mask: Op
     dropout_apply: Op
     cross_entropy: Op
@@ -69,6 +85,8 @@ class Kernels:
     sgd: Op
     adamw8: Op
     sum_of_squares: Callable[..., float]
+    add_rounded: Op
+    scatter_rounded: Op
 
 
 def torch_kernels(operand: torch.dtype, activation: str = "gelu_tanh") -> Kernels:
@@ -96,6 +114,7 @@ def torch_kernels(operand: torch.dtype, activation: str = "gelu_tanh") -> Kernel
         attention_forward=attention.multihead_forward,
         attention_cached=attention.multihead_cached,
         attention_backward=attention.multihead_backward,
+        rope=rope.rope,
         dropout_mask=dropout.dropout_mask,
         dropout_apply=dropout.dropout_apply,
         cross_entropy=cross_entropy.cross_entropy,
@@ -103,6 +122,8 @@ def torch_kernels(operand: torch.dtype, activation: str = "gelu_tanh") -> Kernel
         sgd=adamw.sgd,
         adamw8=moments.adamw8,
         sum_of_squares=adamw.sum_of_squares,
+        add_rounded=rounded.add_rounded,
+        scatter_rounded=rounded.scatter_rounded,
     )
 
 

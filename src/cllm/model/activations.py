@@ -11,6 +11,7 @@ from torch import Tensor
 from cllm.engine.buffers import Arena
 from cllm.engine.dispatch import Kernels
 from cllm.model.model import Model
+from cllm.model.tables import CLASSES
 
 RECOMPUTE = ("none", "gelu", "norms", "layer")
 """What the backward computes again instead of the forward keeping it: nothing; the activation from the pre-activation;
@@ -103,9 +104,19 @@ class Activations:
         self.last_ND = arena.new("residual stream", n, d) if self.keep else self.layers[0].x_ND
         self.normed_ND = arena.new("layer norm", n, d, dtype=operand)
         self.normed_stats = statistics()
+        self.embedded_ND = arena.new("scratch", n, d) if c.lattice_transform else None
+        self.table_SD = arena.new("scratch", c.context, d) if "positions.parts" in model.tables else None
         self.branch_ND = arena.new("scratch", n, d) if self.keep and c.dropout else None
         self.attention_scratch = self.kernels.attention_scratch(
-            b, t, h, c.head_width, keys=self.keys, backward=self.keep, dtype=operand, device=model.device
+            b,
+            t,
+            h,
+            c.head_width,
+            keys=self.keys,
+            backward=self.keep,
+            dtype=operand,
+            device=model.device,
+            classes=0 if model.symmetry is None else CLASSES,
         )
 
     @property

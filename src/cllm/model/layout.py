@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from cllm.config import ModelConfig
+from cllm.config import ModelConfig, has_learned_positions
 from cllm.engine.buffers import Entry, Layout
 
 MATRIX, VECTOR = "matrix", "vector"  # optimiser groups: with and without weight decay
+POSITIONS_MIX, SYMMETRY_BIAS = "positions.mix", "symmetry.beta"
 
 
 def layout(config: ModelConfig) -> Layout:
     """The flat layout of all parameters: first the matrices (decayed), then biases, norms and positions.
 
-    V·D + T·D + L(4D² + 2DF + F + 9D) + 2D parameters, and V·D more when the head is untied.
+    V·D + T·D + L(4D² + 2DF + F + 9D) + 2D parameters, and V·D more when the head is untied. T·D only with a learned
+    position table; a trainable mix of position codes has 4 weights, a trainable symmetry bias 1.
     """
     d, f = config.width, config.ff
     matrices = [Entry("tok", (config.vocab, d), MATRIX)]
-    vectors = [Entry("pos", (config.context, d), VECTOR)]
+    vectors = [Entry("pos", (config.context, d), VECTOR)] if has_learned_positions(config) else []
+    if config.positions_mix_trainable:
+        vectors.append(Entry(POSITIONS_MIX, (4,), VECTOR))
+    if config.symmetry_bias_trainable:
+        vectors.append(Entry(SYMMETRY_BIAS, (1,), VECTOR))
     for i in range(config.layers):
         matrices += [
             Entry(f"{i}.attn.wq", (d, d), MATRIX),

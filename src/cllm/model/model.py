@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -17,7 +18,16 @@ from cllm.engine.buffers import Flat
 from cllm.engine.compact import Mixed, Split
 from cllm.engine.philox import normal
 from cllm.engine.precision import accumulation
-from cllm.model.layout import MATRIX, layout
+from cllm.model.layout import MATRIX, POSITIONS_MIX, SYMMETRY_BIAS, layout
+from cllm.model.tables import (
+    PREFIX,
+    averaged,
+    check_beyond,
+    fixed_tables,
+    lattice_rows,
+    start_positions,
+    symmetry_table,
+)
 
 INIT_STD = 0.02
 Weights = Flat | Split
@@ -51,6 +61,8 @@ class Model:
         )
         self._rounded: Flat | None = None
         self._rounded_at = -1
+        self.tables = fixed_tables(config, accumulation(dtype), device)
+        self.symmetry = symmetry_table(config, device)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -92,29 +104,64 @@ class Model:
     def initialise(self, seed: int) -> Model:
         """N(0, 0.02²) for matrices and positions, Wo and W2 divided by √(2L), biases 0, γ = 1 (GPT-2's rule).
 
-        A pure function of (seed, tensor, index): the same in every precision up to its rounding.
+        A pure function of (seed, tensor, index): the same in every precision up to its rounding. The lattice options
+        change the token embedding, the learned positions, Wv and Wo (model/tables.py).
         """
-        shrink = 1.0 / math.sqrt(2 * self.config.layers)
+        c, shrink = self.config, 1.0 / math.sqrt(2 * self.config.layers)
         for stream, entry in enumerate(self.layout.entries):
             name, value = entry.name, torch.zeros(entry.shape, dtype=self.dtype)
             if name.endswith(".g"):
                 value.fill_(1.0)
+            elif name == POSITIONS_MIX:
+                value.copy_(torch.tensor(c.positions_mix, dtype=torch.float64))
+            elif name == SYMMETRY_BIAS:
+                value.fill_(c.symmetry_bias)
+            elif name == "pos" and c.positions_start == "sinusoid":
+                value.copy_(start_positions(c))
             elif value.dim() > 1:
                 std = INIT_STD * (shrink if name.endswith((".wo", ".w2")) else 1.0)
-                value.copy_((normal((seed, 0), stream, value.numel()) * std).view_as(value))
-            self.params.put(name, value)
+                drawn = (normal((seed, 0), stream, value.numel()) * std).view_as(value)
+                value.copy_(lattice_rows(c, drawn) if name == "tok" and c.init == "lattice" else drawn)
+            self.params.put(name, averaged(value) if self.is_averaged(name) else value)
         return self
 
+    def is_averaged(self, name: str) -> bool:
+        """Whether this matrix, and so its gradient, is kept equal to its average over D12 (`equivariant`)."""
+        return self.config.equivariant and name.endswith((".wv", ".wo"))
+
+    def longer(self, context: int) -> Model:
+        """The same weights with positions for `context` tokens: fixed codes by the same formula with the longer table,
+        the length's place in the formula included. Raises DomainError where there is none (a learned table)."""
+        check_beyond(self.config, context)
+        other = copy.copy(self)
+        other.config = msgspec.structs.replace(self.config, context=context)
+        other.tables = fixed_tables(other.config, self.dtype, self.device)
+        return other
+
     def load(self, weights: dict[str, Tensor]) -> Model:
-        """Copy named tensors in. Raises ValueError for a missing, unknown or misshapen tensor."""
+        """Copy named tensors in; fixed tables (`table.…`) may be left out, and are taken as they are if not. Raises
+        ValueError for a missing, unknown or misshapen tensor."""
+        tables = {name.removeprefix(PREFIX): value for name, value in weights.items() if name.startswith(PREFIX)}
+        weights = {name: value for name, value in weights.items() if not name.startswith(PREFIX)}
         missing, unknown = self.params.keys() - weights.keys(), weights.keys() - self.params.keys()
+        unknown |= {PREFIX + name for name in tables.keys() - self.tables.keys()}
         if missing or unknown:
             raise ValueError(f"tensors missing: {sorted(missing)[:5]}, unknown: {sorted(unknown)[:5]}")
         for entry in self.layout.entries:
             if weights[entry.name].shape != entry.shape:
                 raise ValueError(f"{entry.name}: got {tuple(weights[entry.name].shape)}, expected {entry.shape}")
             self.params.put(entry.name, weights[entry.name])
+        for name, value in tables.items():
+            if value.shape != self.tables[name].shape:
+                expected = tuple(self.tables[name].shape)
+                raise ValueError(f"{PREFIX}{name}: got {tuple(value.shape)}, expected {expected}")
+            self.tables[name] = value.to(self.dtype).to(self.device)
         return self
+
+    @property
+    def stored_tables(self) -> dict[str, Tensor]:
+        """The fixed tables under the names they have in a checkpoint."""
+        return {PREFIX + name: table for name, table in self.tables.items()}
 
     def with_params(self, params: Weights) -> Model:
         """The same network over another flat buffer of the same layout (a moving average, say); shares its memory."""

@@ -19,8 +19,10 @@ from cllm.engine.dispatch import Kernels, select
 from cllm.engine.dropout import Key
 from cllm.model.activations import RECOMPUTE, Activations
 from cllm.model.batch import Batch, Derived, derive, pad_rows
-from cllm.model.forward import Pass, Probe, forward, joined_bias, joined_qkv, unseen
+from cllm.model.forward import Pass, Probe, forward, joined_bias, joined_qkv, mix_weights, unseen
+from cllm.model.layout import POSITIONS_MIX, SYMMETRY_BIAS
 from cllm.model.model import Model
+from cllm.model.tables import CLASSES, averaged
 
 HEAD_ROWS = 512  # rows of logits that exist at a time
 
@@ -49,6 +51,21 @@ class Evaluation:
 class Sink(Protocol):
     """Who uses gradients while the backward still runs (training/fused.py)."""
 
+    takes: frozenset[str]
+    """The tensors that it updates."""
+
+    done: set[str]
+    """Those that need no update any more in this step."""
+
+    squares: float
+    """Σ g² of those that were complete."""
+
+    def buffers(self, room: Tensor) -> Mixed:
+        """The gradient buffers; `room`: flat memory in the precision of sums, free while the backward runs."""
+
+    def arm(self, lr: float) -> None:
+        """Before a step that is to update the weights: its rate."""
+
     def begin(self, sums: Sums) -> None:
         """The loss and the valid targets are known; the backward begins."""
 
@@ -61,7 +78,8 @@ class Step:
 
     model: its parameters are read, never written here.  batch, sequence: rows of a micro-batch and tokens a row.
     label_smoothing, document_mask, recompute: as in the run file.  gradients: False for a step that only evaluates.
-    grads: the buffers to use for them (default: float32, or float64).  sink: told when each gradient is complete.
+    grads: the buffers to use for them (default: float32, or float64).  sink: brings its own, and is told when each
+    gradient is complete.
 
     >>> from cllm.config import load
     >>> config = load(preset="nano")
@@ -102,6 +120,8 @@ class Step:
         self._loss_N, self._lse_R = new("logits", n), new("logits", self.head_rows)
         self.gradients = gradients
         if gradients:
+            if sink is not None:
+                grads = sink.buffers(self._logits_RV.view(-1))
             self.grads: Flat | Mixed = Flat(model.layout, model.dtype, model.device) if grads is None else grads
             # the gradient of the residual stream, and what the products take of it
             self._dx_ND = new("backward", n, c.width)
@@ -109,6 +129,7 @@ class Step:
             self._dy_ND = new("backward", n, c.width, dtype=operand)
             self._dheads_ND = new("backward", n, c.width, dtype=operand)
             self._dqkv_N3D = new("backward", n, 3 * c.width, dtype=operand)
+            self._dbias_CC = new("backward", CLASSES, CLASSES) if c.symmetry_bias_trainable else None
             self._dff_NF = acts.arena.wide("backward", n, c.ff, dtype=operand)
 
     def zero(self) -> None:
@@ -207,6 +228,8 @@ class Step:
         p, g, dx, rounded = model.params, self.grads, self._dx_ND, self._rounded_ND
         if model.head != "tok":
             self._done(model.head)
+        if self._dbias_CC is not None:
+            self._dbias_CC.zero_()
         dx.zero_()
         k.layernorm_backward(
             self._dy_ND, acts.last_ND, *acts.normed_stats, p["lnf.g"], dx, rounded, g["lnf.g"], g["lnf.b"]
@@ -217,8 +240,30 @@ class Step:
                 run.layer(i, acts.layers[i].x_ND, None)
             self._feed_forward_backward(i, run)
             self._attention_backward(i, run)
-        k.embedding_backward(dx, inputs_BT, positions_BT, g["tok"], g["pos"])
-        self._done("tok", "pos")
+        self._embedding_backward(inputs_BT, positions_BT)
+
+    def _embedding_backward(self, inputs_BT: Tensor, positions_BT: Tensor | None) -> None:
+        """x = (E[t] + P[pos])·Tᵀ, T the lattice transform where it is on; P learned, fixed, or a mix of both."""
+        model, k, g, dx, acts = self.model, self.kernels, self.grads, self._dx_ND, self.acts
+        c, names = model.config, ["tok"]
+        if acts.embedded_ND is not None:
+            dx = torch.mm(dx, model.tables["transform"], out=acts.embedded_ND)
+        dp = g["pos"] if c.positions == "learned" else acts.table_SD
+        if acts.table_SD is not None:
+            acts.table_SD.zero_()
+        k.embedding_backward(dx, inputs_BT, positions_BT, g["tok"], dp)
+        if acts.table_SD is not None:  # P = Σ w·part + w₄·learned
+            g["pos"].addcmul_(acts.table_SD, mix_weights(model)[3])
+            if c.positions_mix_trainable:
+                parts = [*model.tables["positions.parts"], model.params["pos"]]
+                g[POSITIONS_MIX].add_(torch.stack([(part * acts.table_SD).sum() for part in parts]))
+                names.append(POSITIONS_MIX)
+        if c.symmetry_bias_trainable:
+            assert model.symmetry is not None
+            assert self._dbias_CC is not None
+            g[SYMMETRY_BIAS].add_((self._dbias_CC.double() * model.symmetry[1]).sum())
+            names.append(SYMMETRY_BIAS)
+        self._done(*names, *(["pos"] if "pos" in g else []))
 
     def _feed_forward_backward(self, i: int, run: Pass) -> None:
         """x = mid + Drop(W2·gelu(W1·LN2(mid)))"""
@@ -247,6 +292,7 @@ class Step:
         dy = self._branch(a.masks[0] if a.masks else None, run.dropout)
         k.linear_backward_weight(dy, a.heads_ND, g[f"{i}.attn.wo"], g[f"{i}.attn.bo"])
         k.linear_backward_input(dy, w[f"{i}.attn.wo"], self._dheads_ND)
+        self._average(f"{i}.attn.wo")
         self._done(f"{i}.attn.wo", f"{i}.attn.bo")
         see(i, "attn.out backward", self._dheads_ND)
         k.attention_backward(
@@ -258,14 +304,19 @@ class Step:
             self.acts.attention_scratch,
             documents_BT=run.documents_BT,
             dropout=(run.dropout, c.attention_dropout, i) if run.dropout and c.attention_dropout else None,
+            bias=run.bias,
+            dbias_CC=self._dbias_CC,
         )
+        run.turn(self._dqkv_N3D, inverse=True)
         see(i, "attn backward", self._dqkv_N3D)
         if self.recompute == "norms":
             k.layernorm_forward(a.x_ND, p[f"{i}.ln1.g"], p[f"{i}.ln1.b"], a.ln1_ND, *a.ln1_stats)
         k.linear_backward_weight(self._dqkv_N3D, a.ln1_ND, joined_qkv(g, i), joined_bias(g, i))
-        # the key bias shifts all scores of a query alike: its gradient is exactly 0, and not the rounding of a sum
-        g[f"{i}.attn.bk"].zero_()
+        if c.positions != "rope":
+            # the key bias shifts all scores of a query alike: its gradient is exactly 0, and not the rounding of a sum
+            g[f"{i}.attn.bk"].zero_()
         k.linear_backward_input(self._dqkv_N3D, joined_qkv(w, i), self._dy_ND)
+        self._average(f"{i}.attn.wv")
         self._done(*(f"{i}.attn.{kind}{part}" for kind in "wb" for part in "qkv"))
         see(i, "attn.qkv backward", self._dy_ND)
         self._norm_backward(i, "ln1", a.x_ND, a.ln1_stats)
@@ -283,6 +334,11 @@ class Step:
             return self._dx_ND if self._rounded_ND is None else self._rounded_ND
         self.kernels.dropout_apply(self._dx_ND, mask.view_as(self._dx_ND), self.model.config.dropout, self._dy_ND)
         return self._dy_ND
+
+    def _average(self, name: str) -> None:
+        """The gradient of a matrix that is kept equal to its average over D12 (a projection, its own transpose)."""
+        if self.model.is_averaged(name):
+            self.grads[name].copy_(averaged(self.grads[name]))
 
     def _done(self, *names: str) -> None:
         """In this backward, neither the gradients nor the weights of these tensors are needed any more."""
