@@ -37,7 +37,7 @@ def nearest(
     most: int,
     sign: int = 1,
 ) -> NDArray[np.int64]:
-    """The n in least … most whose point is nearest to (x, y).
+    """The n in least … most whose point is nearest to (x, y); near the edge between two of them perhaps the other one.
 
     number: real n of a radius; pitch: dr/dn at n; place: the points of integers; sign: −1 where the angle runs
     clockwise (n·(1 − φ) turns and n·(−φ) turns are the same).
