@@ -20,6 +20,7 @@ from cllm.evaluation.ngram import ngram_bits_per_byte
 from cllm.generation.generate import Piece, Request
 from cllm.generation.generate import generate as _generate
 from cllm.model.model import Model
+from cllm.model.narrow import with_weights
 from cllm.model.step import Step
 from cllm.text import Tokenizer
 from cllm.training import checkpoint
@@ -96,7 +97,8 @@ class Run:
         """Continue `prompt`; returns the new text.
 
         Options: max_tokens=200, temperature=0.8 (0 takes the likeliest), top_k, top_p, min_p, repetition_penalty,
-        seed, stop (list of strings to stop before), past_context ("stop" or "slide").
+        seed, stop (list of strings to stop before), past_context ("stop" or "slide"), weights ("fp32", "bf16" or
+        "int8": smaller and faster, at an error that `evaluate` tells; default: as the run computes).
         """
         return "".join(piece.text for piece in self.stream(prompt, **options))
 
@@ -159,15 +161,19 @@ def evaluate(
     *,
     batch: int = 16,
     stride: int | None = None,
+    weights: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Score:
     """Score text with a run; without data, its validation part. Every token is a target exactly once.
 
     Rows are as long as in training. stride: rows overlap and only the last `stride` targets of each are new, so that
-    no token is scored with a short context (sliding window). Raises DataError for text that cannot be used.
+    no token is scored with a short context (sliding window). weights: the matrices as fp32, bf16 or int8 (one scale a
+    row) would store them; default: as the run computes. Raises DataError for text that cannot be used.
     """
     run = run if isinstance(run, Run) else Run(run)
-    c = run.config
+    c, model = run.config, run.model
+    if weights is not None:
+        model = with_weights(model, weights)
     with tempfile.TemporaryDirectory(prefix="cllm-eval-") as folder:
         if data is None:
             shard = open_prepared(run.path / DATA_FOLDER).val
@@ -182,14 +188,14 @@ def evaluate(
         sequence = c.train.sequence or c.model.context
         rows = SequentialRows(shard, sequence, pack=c.data.pack, stride=stride)
         step = Step(
-            run.model,
+            model,
             min(batch, len(rows)),
             sequence,
             document_mask=c.data.document_mask,
             gradients=False,
         )
         lengths = run.tokenizer.byte_lengths if shard.lossless else None
-        found = score(step, run.model, rows, lengths, progress=progress)
+        found = score(step, model, rows, lengths, progress=progress)
         assert found is not None, "nothing asks this scoring to stop"
         return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from cllm.cli.arguments import Text, data_names
 
@@ -18,6 +18,7 @@ def evaluate(
     checkpoint: str = "latest",
     batch: int = 16,
     stride: int | None = None,
+    weights: Literal["fp32", "bf16", "int8"] | None = None,
     choices: Path | None = None,
     ngrams: bool = False,
     json: bool = False,
@@ -36,6 +37,8 @@ def evaluate(
 
       cllm eval runs/book --choices questions.jsonl
 
+      cllm eval runs/book --weights int8
+
     Parameters
     ----------
     run: Path
@@ -48,6 +51,8 @@ def evaluate(
         Rows scored at a time.
     stride: int
         Sliding window: rows overlap and only their last STRIDE tokens count, so each is scored with a long context.
+    weights: str
+        Score with the matrices as cllm generate --weights stores them, and say what that costs against fp32.
     choices: Path
         Answer multiple-choice questions instead, one a line: {"prompt": "…", "choices": ["…", "…"], "answer": 0}.
     ngrams: bool
@@ -65,16 +70,29 @@ def evaluate(
     if ngrams and data:
         raise UsageError("--ngrams: they are fitted and scored on the run's own parts; leave DATA out")
     if choices is not None:
-        if data or ngrams or stride is not None:
-            raise UsageError("--choices: questions are scored one by one; leave DATA, --stride and --ngrams out")
+        if data or ngrams or stride is not None or weights is not None:
+            raise UsageError(
+                "--choices: questions are scored one by one; leave DATA, --stride, --weights and --ngrams out"
+            )
         return _choices(api.Run(run, checkpoint), choices, batch, json)
+    model = api.Run(run, checkpoint)
     with bar_for("rows scored") as bar:
-        score = api.evaluate(api.Run(run, checkpoint), names or None, batch=batch, stride=stride, progress=bar)
+        score = api.evaluate(model, names or None, batch=batch, stride=stride, weights=weights, progress=bar)
+    cost: dict[str, Any] = {}
+    if weights is not None:
+        with bar_for("rows scored with fp32 weights") as bar:
+            whole = api.evaluate(model, names or None, batch=batch, stride=stride, weights="fp32", progress=bar)
+        cost = {
+            "weights": weights,
+            "fp32": {"loss": whole.loss, "perplexity": whole.perplexity},
+            "loss_difference": score.loss - whole.loss,
+            "perplexity_difference": score.perplexity - whole.perplexity,
+        }
     others = api.ngrams(run) if ngrams else {}
     if json:
         import msgspec
 
-        found = score.to_dict() | ({"ngram_bits_per_byte": others} if ngrams else {})
+        found = score.to_dict() | cost | ({"ngram_bits_per_byte": others} if ngrams else {})
         print(msgspec.json.encode(found).decode())
         return 0
     bits = "–  (the tokenizer does not give the text back exactly)"
@@ -86,6 +104,9 @@ def evaluate(
     print(f"accuracy        {score.accuracy:.2%}")
     print(f"in the top 5    {score.top_accuracy:.2%}")
     print(f"targets         {score.targets:,}")
+    if cost:
+        loss, perplexity = cost["loss_difference"], cost["perplexity_difference"]
+        print(f"weights         {weights}: loss {loss:+.5f} nats, perplexity {perplexity:+.3f} against fp32")
     if others and score.bits_per_byte is not None:
         print("bits per byte beside smoothed byte n-gram models of the same training part:")
         for n, value in others.items():

@@ -26,6 +26,7 @@ def generate(
     seed: int | None = None,
     stop: list[str] | None = None,
     past_context: Literal["stop", "slide"] = "stop",
+    weights: Literal["fp32", "bf16", "int8"] | None = None,
     checkpoint: str = "latest",
     json: bool = False,
 ) -> int:
@@ -64,6 +65,9 @@ def generate(
         Stop before this text; may be repeated.
     past_context: str
         When the context is full: stop, or slide (read its last half again and go on).
+    weights: str
+        Compute with these weights: bf16 and int8 are smaller and faster; cllm eval --weights tells what int8 costs.
+        Default: as the run computes.
     checkpoint: str
         latest, best, or a checkpoint's name.
     json: bool
@@ -84,6 +88,7 @@ def generate(
         "repetition_penalty": repetition_penalty,
         "stop": stop or (),
         "past_context": past_context,
+        "weights": weights,
     }
     if prompt is None and not json and sys.stdin.isatty():
         return _interactive(model, options, seed)

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import torch
 
+from cllm.engine.quantise import KINDS
 from cllm.errors import UsageError, closest
 from cllm.generation.sampling import SamplingOptions, sample
 from cllm.model.decode import Decoder
@@ -25,25 +26,29 @@ class Request:
     max_tokens: at most so many new tokens.  sampling: how each is chosen (generation/sampling.py).
     stop: texts to stop before.  past_context: "stop" when the context is full, or "slide": read the last half of the
     context again and go on (positions move and older tokens are forgotten).
+    weights: fp32, bf16 or int8 (model/narrow.py); None: those that the model itself computes with.
     """
 
     max_tokens: int = 200
     sampling: SamplingOptions = DEFAULT
     stop: Sequence[str] = ()
     past_context: str = "stop"
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         if self.max_tokens < 0:
             raise UsageError(f"max_tokens: expected a whole number ≥ 0, got {self.max_tokens}")
         if self.past_context not in ("stop", "slide"):
             raise UsageError(f'past_context: expected stop or slide, got "{self.past_context}"')
+        if self.weights is not None and self.weights not in KINDS:
+            raise UsageError(f'weights: expected {", ".join(KINDS)}, got "{self.weights}"')
         if not all(self.stop):
             raise UsageError("stop: an empty text would stop before the first token")
 
     @classmethod
     def of(cls, **options: Any) -> Request:
         """From one flat set of options: those of the request and those of `SamplingOptions` (temperature 0.8)."""
-        own = {name: options.pop(name) for name in ("max_tokens", "stop", "past_context") if name in options}
+        own = {name: options.pop(name) for name in ("max_tokens", "stop", "past_context", "weights") if name in options}
         known = SamplingOptions.__struct_fields__
         for name in options.keys() - set(known):
             raise UsageError(f'generate: unknown option "{name}"{closest(name, (*cls.__dataclass_fields__, *known))}')
@@ -64,10 +69,10 @@ def generate(
 ) -> Iterator[Piece]:
     """Yield the continuation of `prompt`; ends at EOS, a stop text, `max_tokens` or a full context.
 
-    decoder: one of this model, to reuse its memory (it is reset).
+    decoder: one of this model, to reuse its memory (it is reset); the request's weights are then the decoder's.
     Raises UsageError for a prompt that fills the context, unless past_context is "slide".
     """
-    decoder = decoder or Decoder(model)
+    decoder = decoder or Decoder(model, weights=request.weights)
     decoder.reset()
     context = model.config.context
     ids = _prompt(tokenizer, prompt)
