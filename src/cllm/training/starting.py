@@ -14,6 +14,7 @@ from cllm import config as settings
 from cllm.config import Config
 from cllm.data.prepare import Prepared
 from cllm.errors import CllmError, ConfigError, RunError
+from cllm.model.tables import PREFIX
 from cllm.training import checkpoint
 from cllm.training.state import State
 
@@ -96,7 +97,9 @@ def locate(start: Path) -> tuple[Path, str]:
 
 
 def _fitted(weights: dict[str, Tensor], state: State) -> tuple[dict[str, Tensor], int]:
-    """The weights with a position table of this model's length, and how many of its rows are new."""
+    """The weights with a position table of this model's length, and how many of its rows are new. Fixed tables are
+    this model's own."""
+    weights = {name: value for name, value in weights.items() if not name.startswith(PREFIX)}
     if POSITIONS not in weights or POSITIONS not in state.model.params:
         return weights, 0
     theirs, ours = weights[POSITIONS], state.model.params[POSITIONS]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,12 +15,13 @@ from cllm import config as settings
 from cllm.config import Config
 from cllm.engine.buffers import Flat, Layout
 from cllm.engine.compact import EightBit
+from cllm.engine.precision import accumulation
 from cllm.errors import CorruptError
 from cllm.model.model import Model, Weights
 from cllm.training.groups import hidden_matrix
 
 Moment = Flat | EightBit
-DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
+DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16}
 
 
 @dataclass
@@ -72,7 +74,8 @@ class State:
         rest = {f"{name}.{key}": view for name, moment in self.moments.items() for key, view in moment.stored().items()}
         if self.ema is not None:
             rest |= {f"raw.{key}": view for key, view in self.model.params.items()}
-        return self.evaluated.params, rest
+        weights = cast(Any, self.evaluated.params)  # read only, whatever ChainMap asks for
+        return ChainMap(self.model.stored_tables, weights), rest
 
     def meta(self) -> dict[str, Any]:
         """The counters and the configuration, JSON-able."""
@@ -118,6 +121,10 @@ class State:
                 )
             return tensor
 
+        for name, table in self.model.stored_tables.items():
+            if name in weights:  # exact floats: another machine's sine may differ in the last bit
+                table.copy_(fitting(name, weights, tuple(table.shape), table.dtype))
+
         def load(into: Weights, source: Mapping[str, Tensor], prefix: str) -> None:
             for entry in into.layout.entries:
                 into.put(entry.name, fitting(prefix + entry.name, source, entry.shape, into.dtype))
@@ -135,7 +142,7 @@ class State:
     def bytes_by_part(self) -> dict[str, int]:
         """Bytes of the buffers, padding included."""
         parts = {
-            "weights": self.model.params.nbytes,
+            "weights": self.model.params.nbytes + self.model.operand_bytes,
             "moments": sum(moment.nbytes for moment in self.moments.values()),
         }
         if self.ema is not None:
@@ -151,7 +158,7 @@ def zero_moments(config: Config, layout: Layout, device: torch.device | str) -> 
     """The moments of step 0: flat buffers, or 8-bit ones of everything but vectors in the smaller memory modes."""
     if config.memory != "standard":
         return {name: EightBit(layout, name, lambda entry: len(entry.shape) > 1, device) for name in ("m", "v")}
-    dtype = DTYPES[config.precision]
+    dtype = accumulation(DTYPES[config.precision])
     moments: dict[str, Moment] = {"m": Flat(layout, dtype, device)}
     if config.optim.name == "adamw":
         moments["v"] = Flat(layout, dtype, device)
