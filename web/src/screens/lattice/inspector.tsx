@@ -101,6 +101,7 @@ function Facts({ f }: { f: NumberFacts }) {
         </Button>
       </div>
       <Factors f={f} />
+      {!f.shown && <p class="field-hint">Beyond the picture, which ends at 10¹².</p>}
       <dl class="facts">
         {f.rank !== undefined && (
           <Fact name="π(n)" title="primes up to n" value={f.rank.toLocaleString("en")} />

@@ -120,13 +120,16 @@ export async function select(text: string, move: boolean): Promise<void> {
     return;
   }
   factsBusy.value = true;
-  void locate(text, move);
+  const plain = /^\d{1,12}$/.test(text); // its place need not wait
+  if (plain) void locate(text, move);
+  else mark.value = undefined;
   try {
     const found = await get<NumberFacts>("/api/lattice/number", { n: text }, numberTurn());
     facts.value = found;
     factsError.value = undefined;
     if (found.n.length < 60) change({ n: found.n });
     factsBusy.value = false;
+    if (!plain && found.shown) void locate(found.n, move);
   } catch (error) {
     if (isAbort(error)) return;
     factsBusy.value = false;

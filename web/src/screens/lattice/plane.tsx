@@ -81,14 +81,16 @@ function run(canvas: HTMLCanvasElement, random: boolean): () => void {
     waiting.value = layer.waiting;
     canvas.dataset.waiting = String(layer.waiting);
   };
-  const sized = new ResizeObserver(() => {
+  const measure = () => {
     const ratio = devicePixelRatio;
     const { width, height } = canvas.getBoundingClientRect();
     canvas.width = Math.max(1, Math.round(width * ratio));
     canvas.height = Math.max(1, Math.round(height * ratio));
     if (!random) paneSize.value = { width, height };
     redraw();
-  });
+  };
+  measure(); // the first view is fitted to this size
+  const sized = new ResizeObserver(measure);
   sized.observe(canvas);
   const stops = [
     effect(() => {
