@@ -69,9 +69,12 @@ class Flat(Mapping[str, Tensor]):
     The padding between views is zero and stays zero: gradients there are zero, and so are the updates.
     """
 
-    def __init__(self, layout: Layout, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, layout: Layout, dtype: torch.dtype, device: torch.device | str = "cpu", *, room: Tensor | None = None
+    ) -> None:
+        """room: a flat tensor of `dtype` whose first part is used instead of new memory."""
         self.layout = layout
-        self.data = torch.zeros(layout.total, dtype=dtype, device=device)
+        self.data = torch.zeros(layout.total, dtype=dtype, device=device) if room is None else room[: layout.total]
         self._views = {
             entry.name: self.data[offset : offset + entry.size].view(entry.shape)
             for entry, offset in zip(layout.entries, layout.offsets.values(), strict=True)

@@ -8,11 +8,16 @@ micro-batches: there a small contribution would vanish beside a large sum.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-SLAB = 1 << 18  # float32 numbers of the sum in the making: 1 MB stays in the second-level cache
+if TYPE_CHECKING:
+    from cllm.engine.dispatch import Kernels
+
+SLAB = 1 << 17  # float32 numbers of the sum in the making: half a megabyte stays in the second-level cache
 
 
 def add_rounded(total: Tensor, part: Tensor) -> None:
@@ -32,17 +37,17 @@ def scatter_rounded(starts: Tensor, order: Tensor, target: Tensor, rows: Tensor,
 class Rounding:
     """Kernels that also take bfloat16 gradients, made from kernels that add to float32 ones.
 
-    linear_backward_weight, embedding_backward: as in a `Kernels` table.  scratch: float32, at least as long as a row
-    of any gradient; what it holds is lost.
+    linear_backward_weight, embedding_backward, add, scatter: as in a `Kernels` table.  scratch: float32, at least as
+    long as a row of any gradient; what it holds is lost.
     """
 
     def __init__(
         self,
         linear_backward_weight: Callable[..., None],
         embedding_backward: Callable[..., None],
+        add: Callable[[Tensor, Tensor], None],
+        scatter: Callable[..., None],
         scratch: Tensor,
-        add: Callable[[Tensor, Tensor], None] = add_rounded,
-        scatter: Callable[..., None] = scatter_rounded,
     ) -> None:
         self._linear, self._embedding, self._scratch = linear_backward_weight, embedding_backward, scratch.view(-1)
         self._add, self._scatter = add, scatter
@@ -93,3 +98,15 @@ def groups(index_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     starts = torch.zeros(len(values) + 1, dtype=torch.int64, device=index_N.device)
     torch.cumsum(counts, 0, out=starts[1:])
     return values, starts, order
+
+
+def rounding(kernels: Kernels, scratch: Tensor) -> Kernels:
+    """The same kernels, which now also take bfloat16 gradients."""
+    k = Rounding(
+        kernels.linear_backward_weight,
+        kernels.embedding_backward,
+        kernels.add_rounded,
+        kernels.scatter_rounded,
+        scratch,
+    )
+    return replace(kernels, linear_backward_weight=k.linear_backward_weight, embedding_backward=k.embedding_backward)

@@ -77,7 +77,7 @@ def _rules(config: Config, layout: Layout) -> dict[str, Rule]:
 
 
 def runs(config: Config, layout: Layout, others: tuple[Layout, ...]) -> list[Run]:
-    """Neighbours of the same rule in one run, where the other layouts that have them have them at the same distance.
+    """Neighbours of the same rule in one run, where the other layouts have both, at the same distance, or neither.
     Muon works on one matrix at a time.
     """
     known = _RUNS.get(layout)
@@ -92,8 +92,10 @@ def _runs(found: dict[str, Rule], layouts: Sequence[Layout]) -> list[Run]:
         if before is not None and found[before] == found[name] and found[name].algorithm != "muon":
             spacing = {
                 layout.offsets[name] - layout.offsets[before]
-                for layout in layouts
                 if name in layout.offsets and before in layout.offsets
+                else 0
+                for layout in layouts
+                if name in layout.offsets or before in layout.offsets
             }
             if len(spacing) == 1:
                 out[-1].append(name)

@@ -31,10 +31,17 @@ class Norm:
 
 def gradient_norm(step: Step, clip: float) -> Norm:
     """‖Σ g‖ / valid over all tensors, summed in float64; `clip` 0 means no clipping."""
-    parts = buffers(step.grads)
-    squares = math.fsum(step.kernels.sum_of_squares(part.data) for part in parts)
+    squares = sum_of_squares(step)
     norm = math.sqrt(squares) / max(step.sums.valid, 1)
     return Norm(norm, min(1.0, clip / norm) if clip and norm > 0 else 1.0)
+
+
+def sum_of_squares(step: Step) -> float:
+    """Σ g² over all tensors; with a sink, those that it has taken are counted there."""
+    if step.sink is None:
+        return math.fsum(step.kernels.sum_of_squares(part.data) for part in buffers(step.grads))
+    left = (view for name, view in step.grads.items() if name not in step.sink.takes)
+    return math.fsum([step.sink.squares, *(step.kernels.sum_of_squares(view.view(-1)) for view in left)])
 
 
 def buffers(gradients: Mapping[str, Tensor]) -> tuple[Flat, ...]:
@@ -58,8 +65,10 @@ def update(state: State, step: Step, kernels: Kernels, lr: float, norm: Norm) ->
             part.data.mul_(scale).clamp_(-c.clip_value, c.clip_value)
         scale = 1.0
     if isinstance(state.model.params, Split):
+        done = step.sink.done if step.sink is not None else ()
         for name, rule in rules(state.config, state.model.layout).items():
-            update_tensor(state, kernels, name, rule, step.grads[name], lr, scale)
+            if name not in done:
+                update_tensor(state, kernels, name, rule, step.grads[name], lr, scale)
     else:
         _update_runs(state, step, kernels, lr, scale)
     finish(state, step.sums.valid)
@@ -87,24 +96,33 @@ def _update_runs(state: State, step: Step, kernels: Kernels, lr: float, scale: f
     assert isinstance(w, Flat)
     assert isinstance(g, Flat)
     flats = {name: moment for name, moment in moments.items() if isinstance(moment, Flat)}
-    for run in runs(state.config, w.layout, tuple(flat.layout for flat in flats.values())):
+    shadows = state.model.operands if state.model.operand != state.model.dtype else None
+    assert not isinstance(shadows, Mixed)
+    others = tuple(flat.layout for flat in flats.values())
+    for run in runs(state.config, w.layout, others if shadows is None else (*others, shadows.layout)):
         rule, first, last = run.rule, run.names[0], run.names[-1]
         rate, ends = lr * rule.lr, (first, last)
+        shadow = shadows.between(*ends) if shadows is not None and last in shadows and first in shadows else None
         if rule.algorithm == "muon":
             muon(
                 w[first], g[first], flats["m"][first],
                 lr=rate, momentum=c.muon_momentum, decay=rule.decay, scale=scale,
+                shadow=None if shadows is None else shadows[first],
             )  # fmt: skip
         elif rule.algorithm == "adamw":
             kernels.adamw(
                 w.between(*ends), g.between(*ends), flats["m"].between(*ends), flats["v"].between(*ends),
                 t=state.step + 1, lr=rate, betas=rule.betas, eps=rule.eps, decay=rule.decay, scale=scale,
+                **({} if shadow is None else {"shadow": shadow}),
             )  # fmt: skip
         else:
             kernels.sgd(
                 w.between(*ends), g.between(*ends), flats["m"].between(*ends),
                 lr=rate, momentum=c.momentum, nesterov=c.nesterov, decay=rule.decay, scale=scale,
+                **({} if shadow is None else {"shadow": shadow}),
             )  # fmt: skip
+    if shadows is not None:
+        state.model.rounded()
 
 
 def update_tensor(

@@ -12,10 +12,15 @@ import torch
 
 from cllm import config as settings
 from cllm.config import Config
+from cllm.engine.buffers import Flat
+from cllm.engine.compact import Mixed, Split
+from cllm.engine.dispatch import select
+from cllm.engine.rounded import SLAB, rounding
 from cllm.errors import ConfigError
 from cllm.model.batch import Batch
-from cllm.model.layout import flops_per_token
+from cllm.model.layout import MATRIX, flops_per_token
 from cllm.model.step import Step
+from cllm.training.fused import Fused
 from cllm.training.optimiser import gradient_norm, update
 from cllm.training.schedule import Schedule
 from cllm.training.state import DTYPES, State
@@ -42,7 +47,7 @@ class Size:
 def size(config: Config) -> Size:
     """What training this configuration allocates, without allocating it (the same code on the "meta" device)."""
     state = State.fresh(config, "meta")
-    step = make_step(state)
+    step = make_step(state, fused=True)
     parts = state.bytes_by_part | step.bytes_by_part
     if config.log.noise_scale:
         parts["noise scale"] = parts["gradients"]
@@ -63,12 +68,14 @@ class Speed:
 def measure(config: Config, steps: int = 3) -> Speed:
     """Time whole training steps (forward, backward, clip, update), the first one not counted."""
     state = State.fresh(config, device_of(config))
-    step = make_step(state)
+    step = make_step(state, fused=True)
     generator = torch.Generator().manual_seed(0)
     rows = torch.randint(config.model.vocab, (config.train.batch, step.sequence + 1), generator=generator)
     times: list[float] = []
     for _ in range(steps + 1):
         begin = time.perf_counter()
+        if step.sink is not None:
+            step.sink.arm(0.0)
         step.zero()
         for part in range(config.train.accumulate):
             step.accumulate(Batch.of(rows, first_row=part * config.train.batch))
@@ -116,16 +123,44 @@ def device_of(config: Config) -> torch.device:
     return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def make_step(state: State) -> Step:
-    """The step of a state's configuration."""
-    c = state.config
-    return Step(
-        state.model,
+def make_step(state: State, *, fused: bool = False) -> Step:
+    """The step of a state's configuration, with the gradient buffers of its memory mode.
+
+    fused: with that mode's updates inside the backward, when the configuration asks for them. Without, such a step
+    keeps its gradients like a lean one: to look at them, not to train.
+    """
+    c, model = state.config, state.model
+    kernels = select(model.operand, c.model.activation)
+    grads, sink, scratch = None, None, None
+    if isinstance(model.params, Split):
+        if fused and c.memory == "fused":
+            sink = Fused(state, kernels)
+        else:
+            wide = torch.float32 if c.train.accumulate > 1 else torch.bfloat16
+            matrices = Flat(model.layout.only(lambda entry: entry.group == MATRIX), wide, model.device)
+            vectors = Flat(model.layout.only(lambda entry: entry.group != MATRIX), torch.float32, model.device)
+            grads = Mixed(model.layout, (matrices, vectors))
+        if sink is not None or wide == torch.bfloat16:
+            matrix = max(
+                (entry for entry in model.layout.entries if entry.group == MATRIX), key=lambda entry: entry.size
+            )
+            scratch = torch.empty(
+                min(max(SLAB, matrix.shape[1]), matrix.size), dtype=torch.float32, device=model.device
+            )
+            kernels = rounding(kernels, scratch)
+    step = Step(
+        model,
         c.train.batch,
         c.train.sequence or c.model.context,
         label_smoothing=c.train.label_smoothing,
         document_mask=c.data.document_mask,
+        kernels=kernels,
+        grads=grads,
+        sink=sink,
     )
+    if scratch is not None:
+        step.acts.arena.bytes_by_part["gradients in the making"] = scratch.numel() * scratch.element_size()
+    return step
 
 
 def steps_for(
