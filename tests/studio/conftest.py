@@ -62,11 +62,12 @@ def watch(watched: tuple[Any, Any]) -> Any:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A running server (no pages needed) whose workspace has a text, an old run with a checkpoint, and a log."""
+    """A running server (no pages needed) whose workspace has a text, two runs with a checkpoint, and a log."""
     workspace = tmp_path_factory.mktemp("server") / "workspace"
     workspace.mkdir()
     serving.add_text(workspace)
     serving.add_run(workspace)
+    serving.add_trained(workspace)
     serving.add_log(workspace, "runs/long", 400)
     with serving.started(workspace) as running:
         yield running

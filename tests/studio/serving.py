@@ -196,6 +196,23 @@ def until(condition: Callable[[], Any], *, seconds: float = 60, every: float = 0
     return found
 
 
+def add_trained(workspace: Path, name: str = "runs/small") -> Path:
+    """A run of this version: two steps of a small model with a context of 32, characters as tokens."""
+    import cllm
+
+    folder = workspace / name
+    sizes = {"layers": 2, "width": 32, "heads": 2, "ff": 32, "context": 32}
+    cllm.train(
+        add_text(workspace),
+        preset="nano",
+        out=folder,
+        quiet=True,
+        set={f"model.{key}": value for key, value in sizes.items()}
+        | {"train.steps": 2, "train.batch": 2, "data.tokenizer": "char", "train.sample_every": 0, "optim.lr": 0.05},
+    )
+    return folder
+
+
 def add_run(workspace: Path, name: str = "runs/old") -> Path:
     """A run with a checkpoint: three steps of a very small model, as an earlier version wrote them."""
     folder = workspace / name

@@ -130,7 +130,7 @@ def write(
     asked = len(ids)
     _check(tokenizer, path)
     ids += path
-    if len(ids) >= context and request.past_context == "stop":
+    if request.past_context == "stop" and (asked >= context or len(ids) > context):
         raise UsageError(
             f"{len(ids)} tokens leave no room in the model's context of {context}; shorten the text, or let it slide"
         )
@@ -138,7 +138,7 @@ def write(
     decoder, written = tokenizer.decoder(), ""
     for token in path:
         written += decoder.push(token)
-    window, head = (ids, asked) if len(ids) < context else _slid(ids, context)
+    window, head = seen_by(ids, asked, context)
     begun = time.perf_counter()
     with model.decoder(window) as reader:
         for drawn in range(request.max_tokens):
@@ -156,19 +156,29 @@ def write(
             if found := [at for stop in request.stop if (at := written.find(stop)) >= 0]:
                 yield {"end": "stop", "cut": len(written) - min(found)}
                 return
-            window = [*window, choice.id]
-            if len(window) >= context:
-                if request.past_context == "stop":
-                    yield {"end": "context"}
-                    return
-                window, head = _slid(ids, context)
+            if len(window) < context:
+                window = [*window, choice.id]
+            elif request.past_context == "stop":
+                yield {"end": "context"}
+                return
+            else:
+                window = ids[-(context // 2) :]
+                head = len(window)
     yield {"end": "tokens", "rest": decoder.finish()}
 
 
-def _slid(ids: list[int], context: int) -> tuple[list[int], int]:
-    """The last half of the context, read in one go."""
-    window = ids[-(context // 2) :]
-    return window, len(window)
+def seen_by(ids: list[int], prompt: int, context: int) -> tuple[list[int], int]:
+    """What the model has before it behind `ids`, of which the first `prompt` were given and the others drawn one by
+    one, sliding where the context was full; and how many of that were read in one go."""
+    window = ids[:prompt] if prompt < context else ids[max(0, prompt - context // 2) : prompt]
+    head = len(window)
+    for place in range(prompt, len(ids)):
+        if len(window) < context:
+            window.append(ids[place])
+        else:
+            window = ids[place + 1 - context // 2 : place + 1]
+            head = len(window)
+    return window, head
 
 
 def told(
@@ -207,7 +217,7 @@ def following(folder: str, checkpoint: str, prompt: str, path: list[int], option
     _check(model.tokenizer, path)
     ids += path
     context = model.model.config.context
-    window, head = (ids, asked) if len(ids) <= context else _slid(ids, context)
+    window, head = seen_by(ids, asked, context)
     with model.decoder(window) as reader:
         logits = reader.logits(window, head).clone()
     kept, left = distribution(logits, sampling, seen=ids)

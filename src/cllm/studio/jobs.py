@@ -186,13 +186,11 @@ class Jobs:
             return self.of(run) or job if wanted else job
 
     def _job(self, record: Record) -> Job:
-        child = self._children.get(record.id)
-        if child is not None and child.poll() is not None:
-            record.code = child.returncode
-            del self._children[record.id]
-            self._write(record)
         now = process.state(record.pid, record.born) if record.code is None else "gone"
         ended = now == "gone"
+        if ended and (child := self._children.pop(record.id, None)) is not None:
+            record.code = child.wait()  # it has ended: this only fetches its code
+            self._write(record)
         return Job(
             id=record.id,
             run=record.run,

@@ -114,7 +114,7 @@ def _divergence(log: Log) -> dict[str, Any] | None:
     deviations of the loss around it."""
     kind = log.kinds["step"]
     y = np.array(kind.values.get("loss", []))
-    if len(y) < 30:
+    if np.isfinite(y).sum() < 30:
         return None
     ema = log.smooth("step.loss", half_life_for(len(y)))
     place = int(np.nanargmin(ema))
