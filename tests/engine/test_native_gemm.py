@@ -91,6 +91,7 @@ def test_any_shape(dtype, seed, n, i, o, what):
 def test_more_columns_than_are_packed_at_once(level):
     """2500×1000 words of 8 bytes are more than one portion of B."""
     check_linear(native_kernels(torch.float64), torch.float64, 1, 3, 2500, 1000, bias=True)
+    check_linear(native_kernels(torch.float64), torch.float64, 1, 2500, 1000, 3, bias=True)
 
 
 GUARD = 7.0
