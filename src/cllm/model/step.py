@@ -60,6 +60,10 @@ class Sink(Protocol):
     squares: float
     """Σ g² of those that were complete."""
 
+    @property
+    def half_made(self) -> bool:
+        """Whether the step stopped after some tensors were updated."""
+
     def buffers(self, room: Tensor) -> Mixed:
         """The gradient buffers; `room`: flat memory in the precision of sums, free while the backward runs."""
 

@@ -24,7 +24,7 @@ from cllm.training import checkpoint, guard
 from cllm.training.curve import write_curve
 from cllm.training.events import EventLog
 from cllm.training.interrupt import Interrupt
-from cllm.training.plan import EVALUATIONS, evaluation_rows, schedule_of, settle, steps_for
+from cllm.training.plan import EVALUATIONS, evaluation_rows, make_step, schedule_of, settle, steps_for
 from cllm.training.saver import Saved, Saver
 from cllm.training.schedule import lr_at
 from cllm.training.spikes import Spike, judge, rollback_checkpoint, rollback_step
@@ -150,7 +150,7 @@ class Loop:
         state = self.state
         begin = time.perf_counter()
         batches = self.stepper.batches(state.position)
-        norm = self.stepper.gradients(batches, state.step)
+        norm = self.stepper.gradients(batches, state.step, lr)
         loss, targets = self.stepper.loss, self.step.sums.valid
         if not self.stepper.finite(norm):
             self._refuse(batches, loss, norm.value)
@@ -343,7 +343,10 @@ class Loop:
             digest = guard.write_batch(path, batches)
         except OSError as error:
             digest = f"not written: {error.strerror}"
-        place = guard.birthplace(self.step, batches, self.stepper.key(step))
+        if self.stepper.half_made:
+            self._broken(step, norm, path.name)
+        looking = self.step if self.step.sink is None else make_step(self.state)
+        place = guard.birthplace(looking, batches, self.stepper.key(step))
         what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
         where = f"first seen in {place}" if place else "every op is finite: the sum overflowed"
         self._save()
@@ -356,6 +359,17 @@ class Loop:
             f"{self.run_dir}, its batch in {path.name}; `cllm replay {shlex.quote(str(self.run_dir))}` runs it again, "
             "op by op. The usual cure is a lower optim.lr or a longer schedule.warmup, in a new run: this one would "
             "meet the same step again."
+        )
+
+    def _broken(self, step: int, norm: float, batch: str) -> None:
+        """The memory mode "fused" has no guard: some tensors were updated before a gradient was not finite."""
+        self._log("alert", kind="non-finite", what=f"gradient norm {norm}", where="inside the backward", batch=batch)
+        self._log("stop", reason="non-finite")
+        write_curve(self.run_dir)
+        raise NonFiniteError(
+            f"step {step + 1}: gradient norm {norm}. memory = fused updates inside the backward, so this step is half "
+            f"made and nothing of it is saved; the checkpoints in {self.run_dir} are intact, its batch is in {batch}. "
+            "--resume takes the newest one; memory = lean, in a run started --from it, stops before such an update."
         )
 
 

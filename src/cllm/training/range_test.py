@@ -91,7 +91,7 @@ def range_test(
     stop: asked before each step. Raises UsageError for an impossible range, DataError for too little text.
     """
     check_range(low, high, steps)
-    stepper = Stepper(state, data.train)
+    stepper = Stepper(state, data.train, fused=False)  # the rate is decided behind the gradients
     average = MovingAverage(max(1.0, steps / 40))
     rates: list[float] = []
     losses: list[float] = []

@@ -22,8 +22,9 @@ from cllm.training.state import State
 class Stepper:
     """The step of a state on the training part of its data."""
 
-    def __init__(self, state: State, train: Shard) -> None:
-        self.state, self.step = state, make_step(state)
+    def __init__(self, state: State, train: Shard, *, fused: bool = True) -> None:
+        """fused: False to keep the gradients of a step in the memory mode "fused" instead of using them at once."""
+        self.state, self.step = state, make_step(state, fused=fused)
         c = state.config
         self.parts = Parts(self.step) if c.log.noise_scale else None
         self.stream = Stream(train, self.step.sequence, seed=c.seed, pack=c.data.pack)
@@ -49,8 +50,13 @@ class Stepper:
         m = self.state.config.model
         return Key(self.state.config.seed, step) if m.dropout or m.attention_dropout else None
 
-    def gradients(self, batches: list[Batch], step: int) -> Norm:
-        """Loss and gradient sums of a step (in `self.step`), and the norm of the mean gradient."""
+    def gradients(self, batches: list[Batch], step: int, lr: float = 0.0) -> Norm:
+        """Loss and gradient sums of a step (in `self.step`), and the norm of the mean gradient.
+
+        lr: the rate of the update, which in the memory mode "fused" begins here.
+        """
+        if self.step.sink is not None:
+            self.step.sink.arm(lr)
         self.step.zero()
         if self.parts is not None:
             self.parts.begin()
@@ -79,6 +85,11 @@ class Stepper:
     def loss(self) -> float:
         """Of the whole step, nats a token."""
         return self.step.sums.mean
+
+    @property
+    def half_made(self) -> bool:
+        """Whether a step stopped in the middle of its updates (memory mode "fused"): the state is of no use then."""
+        return self.step.sink is not None and self.step.sink.half_made
 
     def finite(self, norm: Norm) -> bool:
         """Whether loss and gradient may be used."""
