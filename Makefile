@@ -68,8 +68,9 @@ studio: $(STAMP) studio-bundle ## build the studio's pages and start it; WORKSPA
 studio-bundle: $(PAGES) ## build the studio's pages (needs Node 20.19 or newer)
 
 $(PAGES): $(WEB)/node_modules/.installed $(wildcard $(WEB)/*.ts $(WEB)/*.json $(WEB)/*.html $(WEB)/public/*) $(shell find $(WEB)/src -type f)
-	cd $(WEB) && npm run --silent build -- --logLevel warn
-	@touch $@
+	cd $(WEB) && npm run --silent build -- --logLevel warn --outDir ../build/studio
+	@mkdir -p $(@D) && cp -R build/studio/. $(@D)/ && touch $@  # new before old goes: a running server misses nothing
+	@cd $(@D) && find . -type f | while read -r file; do [ -e "$(CURDIR)/build/studio/$$file" ] || rm "$$file"; done
 
 $(WEB)/node_modules/.installed: $(WEB)/package-lock.json
 	@command -v npm >/dev/null || { echo "the studio's pages are built with Node.js 20.19 or newer: apt-get install nodejs npm"; exit 1; }
