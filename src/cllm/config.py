@@ -83,6 +83,9 @@ class ModelConfig(_Section, frozen=True):
         return self.width // self.heads
 
 
+LATTICE = ("positions", "rope_", "init", "symmetry_", "lattice_transform", "equivariant")  # keys of the options
+
+
 class TrainConfig(_Section, frozen=True):
     """How long, and in what pieces."""
 
@@ -317,6 +320,13 @@ def _check_lattice(model: ModelConfig, where: str) -> None:
             raise ConfigError(f"{where}: model.rope_base: expected a number above 1, got {model.rope_base}")
     if model.positions == "mix" and not any(model.positions_mix):
         raise ConfigError(f"{where}: model.positions_mix: all weights are 0: there would be no positions")
+
+
+def lattice_options(model: ModelConfig) -> dict[str, Any]:
+    """The lattice options that are not at their default, by key."""
+    default = ModelConfig()
+    keys = [f.name for f in msgspec.structs.fields(ModelConfig) if f.name.startswith(LATTICE)]
+    return {key: getattr(model, key) for key in keys if getattr(model, key) != getattr(default, key)}
 
 
 def has_learned_positions(model: ModelConfig) -> bool:

@@ -38,6 +38,7 @@ from cllm.certificate.record import (
     finite,
 )  # fmt: skip
 from cllm.certificate.subjects import Subject
+from cllm.certificate.tables import check_tables
 from cllm.certificate.zeros import structural
 from cllm.errors import CertificateError
 from cllm.model.step import Step
@@ -124,7 +125,10 @@ def certify_step(
             )
         notes.append(f"{now} bits did not suffice ({why}); doubled")
         now *= 2
-    found.notes = notes + found.notes
+    said, wrong = check_tables(subject)
+    found.notes = notes + found.notes + ([said] if said else [])
+    if wrong is not None:
+        found.bad, found.verdict = found.bad or wrong, OUTSIDE
     if not engine.repeatable:
         found.verdict = OUTSIDE
     found.seconds = time.perf_counter() - begin

@@ -12,7 +12,9 @@ from cllm.certificate.record import OUTSIDE, WITHIN, Bad, Certificate, OpRow
 from cllm.certificate.statement import failure
 from cllm.certificate.subjects import Subject
 from cllm.certificate.watch import watch
+from cllm.config import lattice_options
 from cllm.engine.dispatch import Kernels
+from cllm.errors import UsageError
 from cllm.model.step import Step
 
 
@@ -48,8 +50,19 @@ class LocalCertificate(Struct, kw_only=True):
         return "\n".join(lines + (failure(self.bad) if self.bad else []))
 
 
+def not_covered(subject: Subject) -> list[str]:
+    """The lattice options whose ops have no op-local check; the full certificate covers them all."""
+    plain = ("init", "init_mix", "positions_start", "symmetry_classes")
+    return [key for key in lattice_options(subject.config.model) if key not in plain]
+
+
 def certify_ops(subject: Subject, kernels: Kernels | None = None, step: type[Step] = Step) -> LocalCertificate:
-    """`watch`, as a certificate."""
+    """`watch`, as a certificate. Raises UsageError for options that are not covered op by op."""
+    if keys := not_covered(subject):
+        raise UsageError(
+            f"certify --local: model.{keys[0]} is not checked op by op; leave --local out: "
+            "the full certificate covers it"
+        )
     begin = time.perf_counter()
     ledger = watch(subject, kernels, step)
     return LocalCertificate(
@@ -66,6 +79,8 @@ def certify_ops(subject: Subject, kernels: Kernels | None = None, step: type[Ste
 
 def name_the_op(certificate: Certificate, subject: Subject) -> None:
     """Let the op-local certificate say which op a full certificate's fault comes from."""
+    if not_covered(subject):
+        return
     first = watch(subject).first
     if first is not None and certificate.bad is not None:
         certificate.bad = msgspec.structs.replace(certificate.bad, op=first.op)

@@ -20,14 +20,16 @@ from numpy.typing import NDArray
 
 from cllm import config as settings
 from cllm import spec
-from cllm.config import Config
+from cllm.config import Config, has_symmetry_bias
 from cllm.engine.dispatch import Kernels
 from cllm.engine.dropout import Key
 from cllm.engine.philox import normal
 from cllm.errors import NonFiniteError, UsageError
+from cllm.lattice import symmetry_classes
 from cllm.model.batch import Batch
 from cllm.model.model import Model
 from cllm.model.step import Step
+from cllm.model.tables import PREFIX, averaged
 from cllm.training.state import DTYPES
 
 Array = NDArray[Any]
@@ -39,7 +41,8 @@ FIRST_FREE = 5
 class Subject:
     """Weights, rows and settings of one step; `source` says where they come from, enough to make them again.
 
-    weights: the exact floats by name, float32 or float64.  tokens_BT1, documents_BT1: raw rows [B, T+1].
+    weights: the exact floats by name, float32 or float64.  tables: the fixed ones (positions, rotations, transform),
+    exact floats of the same kind.  tokens_BT1, documents_BT1: raw rows [B, T+1].
     step: the optimiser step (from 0) whose dropout masks are used.
     """
 
@@ -50,6 +53,7 @@ class Subject:
     first_row: int = 0
     step: int = 0
     trained: bool = False
+    tables: dict[str, Array] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -96,12 +100,24 @@ class Subject:
 
     @property
     def spec_model(self) -> spec.Model:
-        m = self.config.model
+        m, tables = self.config.model, self.tables
+        turning = (tables["rope.cos"], tables["rope.sin"], m.rope_interleaved) if m.positions == "rope" else None
+        parts = tables.get("positions.parts")
+        classes = symmetry_classes(np.arange(m.vocab), m.symmetry_classes) if has_symmetry_bias(m) else None
         return spec.Model(
             m.layers,
             m.heads,
             activation=m.activation,
             tied=m.tied,
+            positions=tables.get("positions"),
+            parts=parts,
+            # weights of a mix that is not trained: as the engine rounds them, exactly
+            mix=None if parts is None or m.positions_mix_trainable else rounded(m.positions_mix, self.precision),
+            rope=turning,
+            classes=classes,
+            beta=None if m.symmetry_bias_trainable else m.symmetry_bias,
+            transform=tables.get("transform"),
+            equivariant=m.equivariant,
             dropout=m.dropout,
             attention_dropout=m.attention_dropout,
             label_smoothing=self.config.train.label_smoothing,
@@ -119,15 +135,17 @@ class Subject:
     def engine_step(self, kernels: Kernels | None = None, step: type[Step] = Step) -> Step:
         """A fresh engine step at these weights."""
         model = Model(self.config.model, DTYPES[{"float32": "fp32", "float64": "fp64"}[self.precision]])
-        model.load({name: torch.from_numpy(value) for name, value in self.weights.items()})
+        tables = {PREFIX + name: value for name, value in self.tables.items()}
+        model.load({name: torch.from_numpy(value) for name, value in (self.weights | tables).items()})
         smoothing, mask = self.config.train.label_smoothing, self.config.data.document_mask
         return step(model, self.rows, self.sequence, label_smoothing=smoothing, document_mask=mask, kernels=kernels)
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the weights (names, types, shapes, bytes) and of the batch with all that decides its masks."""
         weights, batch = hashlib.sha256(), hashlib.sha256()
-        for name in sorted(self.weights):
-            value = np.ascontiguousarray(self.weights[name])
+        every = self.weights | {PREFIX + name: value for name, value in self.tables.items()}
+        for name in sorted(every):
+            value = np.ascontiguousarray(every[name])
             weights.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
             weights.update(value.data)
         t, d = (np.ascontiguousarray(x, np.int64) for x in (self.tokens_BT1, self.documents_BT1))
@@ -140,7 +158,14 @@ class Subject:
             f"{c.train.label_smoothing} "
             f"{c.data.document_mask} {c.model.activation} {c.model.tied} {c.model.layers} {c.model.heads}".encode()
         )
+        if chosen := settings.lattice_options(c.model):
+            batch.update(repr(sorted(chosen.items())).encode())
         return {"weights": weights.hexdigest(), "batch": batch.hexdigest()}
+
+
+def rounded(values: tuple[float, ...], precision: str) -> tuple[float, ...]:
+    """The nearest floats of this precision."""
+    return tuple(float(x) for x in np.array(values, dtype=precision))
 
 
 def shape_for(tokens: int, longest: int) -> tuple[int, int]:
@@ -174,12 +199,14 @@ def of_run(
     if before is not None:
         before(config, rows, sequence)
     found = checkpoint.load(run_dir, which, with_state=False)
-    weights = {name: tensor.cpu().numpy() for name, tensor in found.weights.items()}
+    held = {name: tensor.cpu().numpy() for name, tensor in found.weights.items()}
+    weights = {name: value for name, value in held.items() if not name.startswith(PREFIX)}
+    tables = {name.removeprefix(PREFIX): value for name, value in held.items() if name.startswith(PREFIX)}
     shard = open_prepared(run_dir / DATA_FOLDER).train
     position = int(found.meta["position"])
     taken = Stream(shard, sequence, seed=config.seed, pack=config.data.pack).rows(position, rows)
     source = {"run": str(run_dir), "checkpoint": found.name, "rows_from": position}
-    return Subject(config, weights, *taken, step=found.step, trained=found.step > 0, source=source)
+    return Subject(config, weights, *taken, step=found.step, trained=found.step > 0, tables=tables, source=source)
 
 
 def of_preset(
@@ -212,9 +239,11 @@ def random(config: Config, rows: int, *, padded: bool = False, source: dict[str,
     N(0, 0.25/columns) on matrices, from the seed.
     """
     model = Model(config.model, DTYPES[config.precision]).initialise(config.seed)
-    for stream, view in enumerate(model.params.values()):
+    for stream, (name, view) in enumerate(model.params.items()):
         noise = normal((config.seed, 1), stream, view.numel()).view_as(view)
         view.add_(noise * (0.1 if view.dim() == 1 else 0.5 / view.shape[1] ** 0.5))
+        if model.is_averaged(name):
+            view.copy_(averaged(view))
     sequence = config.train.sequence or config.model.context
     draw = np.random.default_rng(config.seed)
     vocab = config.model.vocab
@@ -228,4 +257,5 @@ def random(config: Config, rows: int, *, padded: bool = False, source: dict[str,
         cut = sequence // 2 + 1
         tokens[-1, cut:], documents[-1, cut:] = 0, -1
     weights = {name: view.numpy() for name, view in model.params.items()}
-    return Subject(config, weights, tokens, documents, source=source or {})
+    tables = {name: table.numpy() for name, table in model.tables.items()}
+    return Subject(config, weights, tokens, documents, tables=tables, source=source or {})

@@ -1,7 +1,8 @@
 """Where the exact gradient is 0 whatever the weights are: found from the configuration and the batch alone.
 
-- Key biases: bk adds q·bk to all scores of a query alike, and softmax ignores what is added to all (with positions
-  that are added to the embedding, as here).
+- Key biases: bk adds q·bk to all scores of a query alike, and softmax ignores what is added to all (but not with
+  rotary positions, which turn it differently at each key).
+- Wv and Wo kept equal to their average over D12: entries between unlike channels of two planes.
 - Rows of the position table (and, untied, of the token embedding) that no live input uses. An input is live when a
   valid target depends on it.
 - Wq, Wk and bq, when every live query may attend to one key only (T = 1, say): its probability is 1 whatever they are.
@@ -33,7 +34,8 @@ def structural(subject: Subject) -> dict[str, tuple[str, Bools]]:
         if rows.any():
             found[name] = why, np.broadcast_to(rows[:, None], weights[name].shape)
 
-    unused_rows("pos", "position rows not used", batch.positions_BT)
+    if "pos" in weights:
+        unused_rows("pos", "position rows not used", batch.positions_BT)
     if not subject.config.model.tied:
         unused_rows("tok", "tokens not used", batch.inputs_BT)
     single = all((batch.allowed_TT(b).sum(axis=1)[used[b]] == 1).all() for b in range(batch.rows))
@@ -43,5 +45,11 @@ def structural(subject: Subject) -> dict[str, tuple[str, Bools]]:
                 "queries and keys where each query has one key",
                 np.ones(weights[f"{i}.attn.{n}"].shape, bool),
             )
-        found[f"{i}.attn.bk"] = "key bias", np.ones(weights[f"{i}.attn.bk"].shape, bool)
+        if subject.config.model.positions != "rope":
+            found[f"{i}.attn.bk"] = "key bias", np.ones(weights[f"{i}.attn.bk"].shape, bool)
+        for n in ("wv", "wo") if subject.config.model.equivariant else ():
+            rows, columns = np.indices(weights[f"{i}.attn.{n}"].shape) % 2
+            found[f"{i}.attn.{n}"] = "between unlike channels of averaged matrices", rows != columns
+    if single and "symmetry.beta" in weights:
+        found["symmetry.beta"] = "a bias where each query has one key", np.ones((1,), bool)
     return found

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cllm.errors import ConfigError
+from cllm.spec import lattice
 from cllm.spec.batch import Batch
 from cllm.spec.philox import ATTENTION_OUTPUT, ATTENTION_PROBABILITIES, FEED_FORWARD_OUTPUT, kept
 from cllm.spec.system import SQRT_2_OVER_PI, SQRT_HALF, Bools, Indices, System, inverse_sqrt
@@ -31,6 +32,10 @@ class Model:
     """What is not in the weights. Floats stand for exactly their binary value.
 
     positions: a fixed table T×D given as exact floats; None: the parameter `pos`.
+    parts, mix: three tables [3, T, D] that are mixed with `pos`, and four exact weights (None: `positions.mix`).
+    rope: cosines and sines [T, h/2], exact floats, and whether planes are interleaved; then nothing is added.
+    classes: the class of each token, where scores have a bias β·ln M; beta: an exact float (None: `symmetry.beta`).
+    transform: D×D, exact floats, by which the embedding is multiplied.  equivariant: Wv and Wo enter averaged.
     dropout: of both branches' outputs; attention_dropout: of the attention probabilities.
     """
 
@@ -39,6 +44,13 @@ class Model:
     activation: str = "gelu_tanh"
     tied: bool = True
     positions: NDArray[Any] | None = None
+    parts: NDArray[Any] | None = None
+    mix: tuple[float, ...] | None = None
+    rope: tuple[NDArray[Any], NDArray[Any], bool] | None = None
+    classes: Indices | None = None
+    beta: float | None = None
+    transform: NDArray[Any] | None = None
+    equivariant: bool = False
     dropout: float = 0.0
     attention_dropout: float = 0.0
     label_smoothing: float = 0.0
@@ -78,9 +90,21 @@ def dropout(S: System[A], x: A, keep: Bools | None, p: Fraction) -> A:
     return x if keep is None else S.scale(S.mask(x, keep), 1 / (1 - p))
 
 
-def head(S: System[A], q: A, k: A, v: A, *, allowed: Bools, keep: Bools | None = None, p: Fraction = Fraction(0)) -> A:
-    """One head of one row: softmax(q kᵀ/√h over the allowed keys)·v. A key that is not allowed has probability 0."""
+def head(
+    S: System[A],
+    q: A,
+    k: A,
+    v: A,
+    bias: A | None = None,
+    *,
+    allowed: Bools,
+    keep: Bools | None = None,
+    p: Fraction = Fraction(0),
+) -> A:
+    """One head of one row: softmax(q kᵀ/√h + bias over the allowed keys)·v. A key that is not allowed has
+    probability 0."""
     scores = S.scale(S.mm(q, S.t(k)), inverse_sqrt(S.shape(q)[1]))
+    scores = scores if bias is None else S.add(scores, bias)
     shifted = S.mask(S.sub(scores, S.peak(scores, allowed)), allowed)
     e = S.mask(S.exp(shifted), allowed)
     return S.mm(dropout(S, S.mul(e, S.recip(S.rowsum(e))), keep, p), v)
@@ -91,22 +115,28 @@ def attention(
     q: A,
     k: A,
     v: A,
+    table: A | None = None,
     *,
     heads: int,
     allowed: Sequence[Bools],
     keep: Keep = None,
     p: Fraction = Fraction(0),
+    classes_BT: Indices | None = None,
 ) -> A:
     """All heads of all rows, side by side: channel c belongs to head c // h.
 
     allowed[b]: T×T, query by key; keep(b, head): the dropout mask of the probabilities, T×T.
+    table, classes_BT: the bias of the scores by the classes of query and key.
     """
     T, h = len(allowed[0]), S.shape(q)[1] // heads
     corners, parts = [], []
+    bias: list[A] = []
     for b, n in np.ndindex(len(allowed), heads):
         one = partial(head, allowed=allowed[b], keep=keep(b, n) if keep else None, p=p)
+        if table is not None and classes_BT is not None and n == 0:
+            bias = [lattice.by_class(S, table, classes_BT[b])]
         corners.append((b * T, n * h))
-        parts.append(S.call(one, *(S.cut(a, corners[-1], (T, h)) for a in (q, k, v))))
+        parts.append(S.call(one, *(S.cut(a, corners[-1], (T, h)) for a in (q, k, v)), *bias))
     return S.paste(S.shape(q), corners, *parts)
 
 
@@ -120,9 +150,27 @@ def cross_entropy(S: System[A], logits: A, *, targets: Indices, smoothing: Fract
     return S.colsum(S.sub(logsumexp, wanted))
 
 
-def embedding(S: System[A], tok: A, table: A, *, tokens: Indices, positions: Indices) -> A:
-    """Row i: the token's row of `tok` plus the position's row of `table`."""
-    return S.add(S.gather(tok, tokens), S.gather(table, positions))
+def embedding(S: System[A], tok: A, table: A | None = None, *, tokens: Indices, positions: Indices) -> A:
+    """Row i: the token's row of `tok`, plus the position's row of `table` where there is one."""
+    rows = S.gather(tok, tokens)
+    return rows if table is None else S.add(rows, S.gather(table, positions))
+
+
+def position_table(S: System[A], w: Mapping[str, A], model: Model) -> A | None:
+    """What is added by position: learned, fixed, mixed, or nothing."""
+    if model.rope is not None:
+        return None
+    if model.parts is not None:
+        return lattice.mixed(S, model.parts, w["pos"], w["positions.mix"] if model.mix is None else model.mix)
+    return w["pos"] if model.positions is None else S.lift(model.positions)
+
+
+def symmetry_table(S: System[A], w: Mapping[str, A], model: Model) -> A | None:
+    """12×12: β·ln M, the bias of a score by the classes of query and key."""
+    if model.classes is None:
+        return None
+    log_m = lattice.log_closeness(S)
+    return S.mul(log_m, w["symmetry.beta"]) if model.beta is None else S.scale(log_m, Fraction(model.beta))
 
 
 def loss(S: System[A], w: Mapping[str, A], batch: Batch, model: Model) -> A:
@@ -140,15 +188,26 @@ def loss(S: System[A], w: Mapping[str, A], batch: Batch, model: Model) -> A:
         masks = [draw(p, layer=layer, site=site, row=r, head=0, channels=S.shape(x)[1]) for r in rows]
         return dropout(S, x, np.concatenate(masks), p)
 
+    def turn(x: A) -> A:
+        if model.rope is None:
+            return x
+        cos, sin, interleaved = model.rope
+        where = batch.positions_BT.ravel()
+        return lattice.rope(S, x, cos=cos, sin=sin, positions=where, heads=model.heads, interleaved=interleaved)
+
     def attend(i: int, x: A) -> A:
         def keep(b: int, n: int) -> Bools:
             return draw(attention_p, layer=i, site=ATTENTION_PROBABILITIES, row=batch.first_row + b, head=n, channels=T)
 
-        q, k, v = (linear(S, x, w[f"{i}.attn.w{c}"], w[f"{i}.attn.b{c}"]) for c in "qkv")
-        mixed = attention(
-            S, q, k, v, heads=model.heads, allowed=allowed, keep=keep if attention_p else None, p=attention_p
-        )
-        return drop(linear(S, mixed, w[f"{i}.attn.wo"], w[f"{i}.attn.bo"]), i, ATTENTION_OUTPUT)
+        def matrix(c: str) -> A:
+            found = w[f"{i}.attn.w{c}"]
+            return lattice.averaged(S, found) if model.equivariant and c in "vo" else found
+
+        q, k, v = (linear(S, x, matrix(c), w[f"{i}.attn.b{c}"]) for c in "qkv")
+        q, k = turn(q), turn(k)
+        seen = partial(attention, heads=model.heads, allowed=allowed, keep=keep if attention_p else None, p=attention_p)
+        mixed = seen(S, q, k, v) if table is None else seen(S, q, k, v, table, classes_BT=classes_BT)
+        return drop(linear(S, mixed, matrix("o"), w[f"{i}.attn.bo"]), i, ATTENTION_OUTPUT)
 
     def feed_forward(i: int, x: A) -> A:
         inner = linear(S, x, w[f"{i}.ffn.w1"], w[f"{i}.ffn.b1"])
@@ -157,8 +216,11 @@ def loss(S: System[A], w: Mapping[str, A], batch: Batch, model: Model) -> A:
     def norm(name: str, x: A) -> A:
         return S.call(layernorm, x, w[f"{name}.g"], w[f"{name}.b"])
 
-    table = w["pos"] if model.positions is None else S.lift(model.positions)
-    x = embedding(S, w["tok"], table, tokens=batch.inputs_BT.ravel(), positions=batch.positions_BT.ravel())
+    table = symmetry_table(S, w, model)
+    classes_BT = None if model.classes is None else model.classes[batch.inputs_BT]
+    added = position_table(S, w, model)
+    x = embedding(S, w["tok"], added, tokens=batch.inputs_BT.ravel(), positions=batch.positions_BT.ravel())
+    x = x if model.transform is None else linear(S, x, S.lift(model.transform))
     for i in range(model.layers):
         x = S.add(x, attend(i, norm(f"{i}.ln1", x)))
         x = S.add(x, feed_forward(i, norm(f"{i}.ln2", x)))

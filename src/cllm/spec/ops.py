@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import partial
 from typing import Any, TypeVar
 
-from cllm.spec import gpt, optimiser
+from cllm.spec import gpt, lattice, optimiser
 from cllm.spec.system import Bools, System
 from cllm.spec.tape import pullback
 
@@ -49,6 +49,8 @@ OPS: dict[str, Op] = {
         Op("layernorm", ("x", "g", "b"), gpt.layernorm),
         Op("linear", ("x", "w", "b"), gpt.linear),
         Op("attention", ("q", "k", "v"), gpt.attention),
+        Op("rope", ("x",), lattice.rope),
+        Op("averaged", ("w",), lattice.averaged),
         Op("gelu_tanh", ("x",), gpt.gelu_tanh),
         Op("gelu_erf", ("x",), gpt.gelu_erf),
         Op("dropout", ("x",), dropout),
