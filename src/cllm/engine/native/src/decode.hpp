@@ -158,13 +158,15 @@ inline void multiply(const Matrix& m, int64_t begin, int64_t end, const float* x
   };
   for (int64_t row = begin; row < end;) {
     const W* w = static_cast<const W*>(m.weights) + row * m.ld;
-    const bool block = batch >= 2 && row + L / 2 <= end;
-    const int64_t rows = block ? L / 2 : 1;
+    const bool block = row + L <= end;
+    const int64_t rows = block ? L : 1;
     int64_t i = 0;
     if (block) {
       for (; i + 4 <= batch; i += 4)
-        for (int r = 0; r < L / 2; r += L / 4) several(std::integral_constant<int, 4>{}, w + r * m.ld, row + r, i);
-      for (; i + 2 <= batch; i += 2) several(std::integral_constant<int, 2>{}, w, row, i);
+        for (int r = 0; r < L; r += L / 4) several(std::integral_constant<int, 4>{}, w + r * m.ld, row + r, i);
+      for (; i + 2 <= batch; i += 2)
+        for (int r = 0; r < L; r += L / 2) several(std::integral_constant<int, 2>{}, w + r * m.ld, row + r, i);
+      for (; i < batch; ++i) several(std::integral_constant<int, 1>{}, w, row, i);
     }
     for (; i < batch; ++i)
       for (int64_t r = 0; r < rows; ++r) single(w + r * m.ld, row + r, i);
