@@ -12,7 +12,7 @@ biases, gains, logits, losses, gradients of parameters) are float32 for bfloat16
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -127,6 +127,25 @@ def torch_kernels(operand: torch.dtype, activation: str = "gelu_tanh") -> Kernel
     )
 
 
-def select(operand: torch.dtype, activation: str = "gelu_tanh") -> Kernels:
+def select(operand: torch.dtype, activation: str = "gelu_tanh", device: torch.device | str = "cpu") -> Kernels:
     """The fastest kernels there are for operands of this precision; arguments as of `torch_kernels`."""
-    return torch_kernels(operand, activation)
+    found = torch_kernels(operand, activation)
+    return replace(found, **_optimisers()) if torch.device(device).type in ("cpu", "meta") else found
+
+
+def _optimisers() -> dict[str, Any]:
+    """The native kernels of the update, where the library is there: the torch ones' bits in one pass over memory."""
+    from cllm.engine import native
+
+    if not native.available():
+        return {}
+    from cllm.engine.native import adamw, moments, rounded
+
+    return {
+        "adamw": adamw.adamw,
+        "sgd": adamw.sgd,
+        "sum_of_squares": adamw.sum_of_squares,
+        "adamw8": moments.adamw8,
+        "add_rounded": rounded.add_rounded,
+        "scatter_rounded": rounded.scatter_rounded,
+    }

@@ -115,7 +115,7 @@ class Step:
             raise ValueError(f"recompute: got {recompute!r}, expected one of {', '.join(RECOMPUTE)}")
         self.model, self.batch, self.sequence, self.recompute = model, batch, sequence, recompute
         self.label_smoothing, self.document_mask, self.sink = label_smoothing, document_mask, sink
-        self.kernels = kernels or select(model.operand, c.activation)
+        self.kernels = kernels or select(model.operand, c.activation, model.device)
         self.sums = Sums()
         self.acts = acts = Activations(model, self.kernels, batch, sequence, keep=gradients, recompute=recompute)
         new, n, operand = acts.arena.new, batch * sequence, model.operand

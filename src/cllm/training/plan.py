@@ -130,7 +130,7 @@ def make_step(state: State, *, fused: bool = False) -> Step:
     keeps its gradients like a lean one: to look at them, not to train.
     """
     c, model = state.config, state.model
-    kernels = select(model.operand, c.model.activation)
+    kernels = select(model.operand, c.model.activation, model.device)
     grads, sink, scratch = None, None, None
     if isinstance(model.params, Split):
         if fused and c.memory == "fused":
