@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,9 +28,20 @@ from cllm.engine import (
     layernorm,
     linear,
     moments,
+    native,
     rope,
     rounded,
 )
+from cllm.engine.native import adamw as native_adamw
+from cllm.engine.native import attention as native_attention
+from cllm.engine.native import cross_entropy as native_cross_entropy
+from cllm.engine.native import dropout as native_dropout
+from cllm.engine.native import embedding as native_embedding
+from cllm.engine.native import gelu as native_gelu
+from cllm.engine.native import gemm
+from cllm.engine.native import layernorm as native_layernorm
+from cllm.engine.native import moments as native_moments
+from cllm.engine.native import rounded as native_rounded
 from cllm.engine.precision import LABELS
 
 Op = Callable[..., None]
@@ -128,24 +140,36 @@ def torch_kernels(operand: torch.dtype, activation: str = "gelu_tanh") -> Kernel
 
 
 def select(operand: torch.dtype, activation: str = "gelu_tanh", device: torch.device | str = "cpu") -> Kernels:
-    """The fastest kernels there are for operands of this precision; arguments as of `torch_kernels`."""
-    found = torch_kernels(operand, activation)
-    return replace(found, **_optimisers()) if torch.device(device).type in ("cpu", "meta") else found
+    """The fastest kernels there are for operands of this precision: native ones on a CPU, where they were built.
 
-
-def _optimisers() -> dict[str, Any]:
-    """The native kernels of the update, where the library is there: the torch ones' bits in one pass over memory."""
-    from cllm.engine import native
-
-    if not native.available():
-        return {}
-    from cllm.engine.native import adamw, moments, rounded
-
-    return {
-        "adamw": adamw.adamw,
-        "sgd": adamw.sgd,
-        "sum_of_squares": adamw.sum_of_squares,
-        "adamw8": moments.adamw8,
-        "add_rounded": rounded.add_rounded,
-        "scatter_rounded": rounded.scatter_rounded,
-    }
+    Arguments as of `torch_kernels`; `cllm.native.why_not("engine", "engine")` says why a CPU runs on torch ops.
+    """
+    kernels = torch_kernels(operand, activation)
+    if torch.device(device).type not in ("cpu", "meta") or not native.available():
+        return kernels
+    return replace(
+        kernels,
+        name=f"native-{native.level()}-{LABELS[operand]}",
+        embedding_forward=native_embedding.embedding_forward,
+        embedding_backward=native_embedding.embedding_backward,
+        layernorm_forward=native_layernorm.layernorm_forward,
+        layernorm_backward=native_layernorm.layernorm_backward,
+        linear_forward=gemm.linear_forward,
+        linear_gelu_forward=partial(gemm.linear_gelu_forward, form=activation),
+        linear_backward_input=gemm.linear_backward_input,
+        linear_gelu_backward_input=partial(gemm.linear_gelu_backward_input, form=activation),
+        linear_backward_weight=gemm.linear_backward_weight,
+        gelu_forward=partial(native_gelu.gelu_forward, form=activation),
+        attention_scratch=native_attention.scratch,
+        attention_forward=native_attention.multihead_forward,
+        attention_cached=native_attention.multihead_cached,
+        attention_backward=native_attention.multihead_backward,
+        dropout_mask=native_dropout.dropout_mask,
+        cross_entropy=native_cross_entropy.cross_entropy,
+        adamw=native_adamw.adamw,
+        sgd=native_adamw.sgd,
+        adamw8=native_moments.adamw8,
+        sum_of_squares=native_adamw.sum_of_squares,
+        add_rounded=native_rounded.add_rounded,
+        scatter_rounded=native_rounded.scatter_rounded,
+    )

@@ -42,7 +42,7 @@ class Decoder:
         fast = fast and native.available()
         self.model = model if weights is None and not fast else with_weights(model, kind)
         self.batch, operand = batch, self.model.operand
-        self._kernels = select(operand, c.activation)
+        self._kernels = select(operand, c.activation, model.device)
         shape = (c.layers, batch, c.heads, c.context, c.head_width)
         self.cache = Cache(
             torch.zeros(shape, dtype=operand, device=model.device),

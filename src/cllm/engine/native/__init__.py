@@ -52,3 +52,15 @@ def pointer(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> int:
             f"got {x.dtype} {tuple(x.shape)} with strides {x.stride()} on {x.device}"
         )
     return x.data_ptr()
+
+
+def rows_of(x: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> tuple[int, int]:
+    """The address of a CPU matrix with contiguous rows, and the distance between its rows in elements."""
+    row, column = x.stride() if x.ndim == 2 else (0, 0)
+    apart = row >= shape[1] or shape[0] == 1
+    if x.dtype != dtype or x.shape != shape or not apart or (column != 1 and shape[1] > 1) or x.device.type != "cpu":
+        raise ValueError(
+            f"native kernel: expected a {dtype} CPU matrix of shape {shape} with contiguous rows, "
+            f"got {x.dtype} {tuple(x.shape)} with strides {x.stride()} on {x.device}"
+        )
+    return x.data_ptr(), row

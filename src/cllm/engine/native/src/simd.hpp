@@ -146,4 +146,22 @@ template <class V> inline scalar_t<V> largest(V v) {
 }
 template <class V> inline V max(V a, V b) { return a > b ? a : b; }
 
+// a·b + c in one rounding where the level has the instruction, said explicitly: whether a compiler joins the two by
+// itself depends on what stands around them, and a function must give the same bits wherever it is inlined.
+template <class V> inline V multiply_add(V a, V b, V c) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64 && sizeof(scalar_t<V>) == 4)
+    return bit_cast<V>(_mm512_fmadd_ps(bit_cast<__m512>(a), bit_cast<__m512>(b), bit_cast<__m512>(c)));
+  if constexpr (sizeof(V) == 64 && sizeof(scalar_t<V>) == 8)
+    return bit_cast<V>(_mm512_fmadd_pd(bit_cast<__m512d>(a), bit_cast<__m512d>(b), bit_cast<__m512d>(c)));
+#endif
+#if defined(__FMA__)
+  if constexpr (sizeof(V) == 32 && sizeof(scalar_t<V>) == 4)
+    return bit_cast<V>(_mm256_fmadd_ps(bit_cast<__m256>(a), bit_cast<__m256>(b), bit_cast<__m256>(c)));
+  if constexpr (sizeof(V) == 32 && sizeof(scalar_t<V>) == 8)
+    return bit_cast<V>(_mm256_fmadd_pd(bit_cast<__m256d>(a), bit_cast<__m256d>(b), bit_cast<__m256d>(c)));
+#endif
+  return a * b + c;
+}
+
 }  // namespace cllm

@@ -110,7 +110,7 @@ template <class V> inline V vtanh(V x) {
   using T = scalar_t<V>;
   using C = Coefficients<T>;
   const V a = magnitude(x), z = x * x;
-  const V near = x + x * (z * polynomial(z, C::TANH));
+  const V near = multiply_add(x, z * polynomial(z, C::TANH), x);
   const V far = T(1) - T(2) / (vexp(a * T(2)) + T(1));
   return a < T(0.625) ? near : with_sign_of(far, x);
 }
@@ -119,7 +119,7 @@ template <class V> inline V vtanh(V x) {
 template <class V> inline V verf(V x) {
   using T = scalar_t<V>;
   using C = Coefficients<T>;
-  const V a = magnitude(x), near = x + x * polynomial(x * x, C::ERF);
+  const V a = magnitude(x), near = multiply_add(x, polynomial(x * x, C::ERF), x);
   const V bounded = a > C::ERF_ONE ? fill<V>(C::ERF_ONE) : a;
   const V far = T(1) - vexp(-polynomial(bounded - T(2), C::ERFC));
   return a < T(1) ? near : with_sign_of(far, x);
