@@ -124,6 +124,18 @@ def test_a_run_that_is_stopped_and_resumed_decides_the_same(
     assert len(read_events(out / "events.jsonl")) > len(read_events(whole.path / "events.jsonl"))
 
 
+def test_the_cadence_belongs_to_the_course_of_a_run_that_rolls_back(tmp_path: Path, text: Path):
+    for policy in ("skip", "rollback"):
+        out = tmp_path / policy
+        train(text, out, **{"guard.spikes": policy, "train.steps": 21})
+        (out / "latest").write_text("step-00000020\n")
+        if policy == "skip":
+            cllm.train(out=out, run=out / "run.toml", resume=True, set={"checkpoint.every": 7}, quiet=True)
+        else:
+            with pytest.raises(cllm.errors.ConfigError, match=r"checkpoint\.every: got 7"):
+                cllm.train(out=out, run=out / "run.toml", resume=True, set={"checkpoint.every": 7}, quiet=True)
+
+
 def state(**guard: Any) -> State:
     small = {"model.vocab": 16, "model.width": 8, "model.heads": 1, "model.ff": 8, "train.steps": 9}
     return State.fresh(settings.load(preset="nano", overrides=small | {f"guard.{k}": v for k, v in guard.items()}))

@@ -45,7 +45,8 @@ def train(
     resume: bool
         Go on with the run in --out, byte for byte as if it had not stopped.
     start: Path
-        Start from the weights, model and tokenizer of this run, with a fresh optimiser at step 0.
+        Start from the weights, model and tokenizer of this run (or of one checkpoint's folder), with a fresh optimiser
+        at step 0. Another text or context is said and recorded.
     preset: str
         The model's size: nano, small (default), seed, medium, large or gpt2.
     set: list[str]

@@ -224,12 +224,13 @@ class Loop:
         better = bool(c.train.eval_every) and step % (c.train.eval_every or 1) == 0 and self._improved()
         if c.train.sample_every and step % c.train.sample_every == 0:
             self._sample()
-        try:
-            self._saved(self._saver.poll())
-            if better or (c.checkpoint.every and step % c.checkpoint.every == 0):
+        if not self._saver.busy:
+            self._settle_save()
+        if better or (c.checkpoint.every and step % c.checkpoint.every == 0):
+            try:
                 self._save(best=better)
-        except RunError as error:
-            self._save_failed(error)
+            except RunError as error:  # written at once; the next one may find room again, the last one must
+                self._save_failed(error)
 
     def _improved(self) -> bool:
         """Score the usual rows; whether this is the lowest validation loss so far."""

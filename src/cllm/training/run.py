@@ -249,8 +249,9 @@ def _resumed(asked: Config, found: Checkpoint, run_dir: Path) -> Config:
     saved = settings.load(base=found.meta["config"])
     theirs, ours = _flat(settings.to_dict(saved)), _flat(settings.to_dict(asked))
     changed = {key: ours.get(key) for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
+    bound = ("checkpoint.every",) if saved.guard.spikes == "rollback" else ()  # it says where a rollback goes to
     for key, value in changed.items():
-        if not key.startswith(FREE_ON_RESUME):
+        if not key.startswith(FREE_ON_RESUME) or key in bound:
             raise ConfigError(
                 f"{key}: got {value!r}, but the run in {run_dir} was started with {theirs.get(key)!r}. A resumed run "
                 "keeps its settings, so that it ends as if never interrupted; start a new one with another --out"

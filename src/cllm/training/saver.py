@@ -76,12 +76,9 @@ class Saver:
         """Whether a save is being written."""
         return self._thread is not None and self._thread.is_alive()
 
-    def poll(self) -> Saved | None:
-        """The save that was finished since the last call, if any; raises what it ended with, if that was an error."""
-        return None if self.busy else self.wait()
-
     def wait(self) -> Saved | None:
-        """Wait for the save under way; then as `poll`."""
+        """Wait for the save under way. The save that was finished since the last call, if any; raises what it ended
+        with, if that was an error."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
