@@ -32,11 +32,10 @@ Expansion = tuple[Floats, Floats | None, Floats]
 class BallArray:
     """An m×n array of balls; or of exact floats that become balls when looked at."""
 
-    __slots__ = ("_flat", "exact", "shape", "slices")
+    __slots__ = ("_flat", "exact", "shape")
 
     def __init__(self, shape: Shape, flat: list[arb] | None = None, exact: Floats | None = None) -> None:
         self.shape, self._flat, self.exact = shape, flat, exact
-        self.slices: Any = None  # for `fast`
 
     @property
     def flat(self) -> list[arb]:
@@ -74,6 +73,9 @@ def _spread(a: BallArray, shape: Shape) -> list[arb]:
 
 class Balls:
     """Values are `BallArray`s. All work is done inside `working(bits)`."""
+
+    keeps = 128
+    """Tokens of a step up to which memory is the lesser concern: see `gradient.enclose`."""
 
     def lift(self, x: NDArray[Any]) -> BallArray:
         exact = np.atleast_2d(np.asarray(x, np.float64))

@@ -97,7 +97,7 @@ class Enclosure:
 
     def gradients(self) -> Iterator[Gradient]:
         """Each tensor's gradient as soon as it is complete, last layer first. Let go of it before the next."""
-        one = BallArray((1, 1), [arb(1)])
+        one = self._tape.S.lift(np.ones((1, 1)))
         for node, g in self._tape.backward(self._root, one):
             name = self._names[node]
             found = Gradient(name, self._shapes[name], g)
@@ -121,13 +121,14 @@ def enclose(
     """Enclose the loss, and prepare its gradient, at exactly these float weights (float32 or float64 arrays).
 
     system: `Balls()` (the default) or a faster one of the same kind. recompute: whether activations within an
-    operation are formed again on the way back instead of being kept; None: when the batch has more than 128 tokens.
+    operation are formed again on the way back instead of being kept; None: when the batch has more tokens than the
+    system `keeps`.
     Sets FLINT's precision while it lasts.
     """
     _check(params, batch, model)
     with working(bits):
         if recompute is None:
-            recompute = batch.rows * batch.columns > 128
+            recompute = batch.rows * batch.columns > getattr(system, "keeps", Balls.keeps)
         tape, S = recording(system or Balls(), recompute=recompute)
         leaves = Leaves(tape, params)
         root = loss(S, leaves, batch, model)
@@ -146,8 +147,10 @@ def _check(params: Mapping[str, NDArray[Any]], batch: Batch, model: Model) -> No
         if not np.isfinite(value).all():
             raise NonFiniteError(f"{name} has {np.count_nonzero(~np.isfinite(value))} values that are not finite")
     table = params.get("pos") if model.positions is None else model.positions
+    if model.rope is not None:
+        table = model.rope[0]
     if "tok" not in params or table is None:
-        raise UsageError("parameters: expected `tok`, and `pos` or a fixed table of positions")
+        raise UsageError("parameters: expected `tok`, and `pos`, a fixed table of positions, or rotary ones")
     tokens, V = batch.tokens_BT1, len(params["tok"])
     if tokens.min() < 0 or tokens.max() >= V:
         raise DataError(f"batch: tokens from {tokens.min()} to {tokens.max()}: expected 0 … {V - 1}")

@@ -8,220 +8,209 @@ of two digits is at most 2^42, so that up to 2^11 of them sum to at most 2^53: e
 in any order, fused or not, is an integer of at most 53 bits, and exact. Digits are laid side by side, so that one BLAS
 call forms all sums of products of equal weight. What is left out, and the balls' radii, are bounded in float64,
 rounded up.
+
+Weights are float32: two digits hold nearly all of them, and a third only the few that are tiny beside the largest.
+Rows of digits that are all zero are left out, so that these few cost little.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import repeat
-from operator import mul
-from typing import Any
 
 import numpy as np
-from flint import arb, ctx
-from numpy.typing import NDArray
 
 from cllm.errors import CertificateError
-from cllm.spec.rounding import TINY, middles, radii, up
-from cllm.spec.system import Floats, Shape
+from cllm.spec.fixed import LEADING, Fixed, extent, magnitude, room, unit
+from cllm.spec.native import address, call
+from cllm.spec.rounding import TINY, up
+from cllm.spec.system import Floats
 
-Digits = NDArray[np.float32]
-Integers = NDArray[np.int64]
 DIGIT = 22
 HALF = 2 ** (DIGIT - 1)
 LIMIT = 2**53 // HALF**2
 """So many products of two digits may be summed."""
-BLOCK = 2**22
-"""Entries of a BLAS result at a time."""
+WIDEST = 900
+"""Bits between the largest and the last place of exact floats: scaling them does not leave float64's range."""
+BLOCK = 2**23
+"""Sums of digit products at a time."""
+FEW = 4
+"""Digits of the right factor up to which all orders are formed by one BLAS call."""
+LEADING_ORDERS = 5
+"""Orders of digit products that are enough for an `expansion`: about 100 bits."""
 
 
 @dataclass(frozen=True)
-class Sliced:
-    """|a − Σ_l digits[l]·2^(exponent − 22(l+1))| ≤ rad (None: 0), and |a's midpoint| ≤ size, entry by entry."""
+class Operand:
+    """A matrix to be cut: |a − Σ_l digits[l]·2^(exponent − 22(l+1))| ≤ rad (None: 0) for l < count; |a| ≤ size."""
 
-    digits: list[Digits]
+    values: Fixed | Floats
     exponent: int
+    count: int
     size: Floats
     rad: Floats | None
 
     @property
-    def T(self) -> Sliced:
-        return self._each(np.transpose)
+    def shape(self) -> tuple[int, int]:
+        m, n = self.size.shape
+        return m, n
 
-    def block(self, where: Any) -> Sliced:
-        """The part a[where]."""
-        return self._each(lambda x: x[where])
+    @property
+    def T(self) -> Operand:
+        return Operand(self.values.T, self.exponent, self.count, self.size.T, None if self.rad is None else self.rad.T)
 
-    def _each(self, f: Callable[[Any], Any]) -> Sliced:
-        rad = None if self.rad is None else f(self.rad)
-        return Sliced([f(d) for d in self.digits], self.exponent, f(self.size), rad)
+    @property
+    def by_rows(self) -> bool:
+        """Whether it is stored row by row."""
+        stored = self.values.limbs if isinstance(self.values, Fixed) else self.values
+        return stored.strides[0] >= stored.strides[1]
+
+    def digits(self, where: tuple[slice, slice], out: Floats) -> None:
+        """The leading out.shape[1] digits of the block `where`, into out[row, digit, column]."""
+        block, places = self.values[where], out.shape[1]
+        if not self.by_rows:  # in the order in which it is stored
+            block, out = block.T, out.transpose(2, 1, 0)
+        (m, n), (row, place, column) = block.shape, (s // 8 for s in out.strides)
+        left = DIGIT * places - self.exponent
+        if isinstance(block, Fixed):
+            left += block.exponent
+            call("digits", m, n, block.length, block.view(), left, places, address(out), row, place, column)
+        else:
+            strides = (s // 8 for s in block.strides)
+            rest = call("float_digits", m, n, address(block), *strides, left, places, address(out), row, place, column)
+            if rest and places == self.count:
+                raise CertificateError("digits do not hold all of the floats")
 
 
-def slice_floats(x: Floats) -> Sliced:
-    """Exact digits of a float64 matrix, as many as its values need (two or three for typical float32 weights)."""
-    size = np.abs(x)
-    exponent = int(np.frexp(size.max(initial=0.0))[1]) + 1
-    digits: list[Digits] = []
-    rest = x
-    while rest.any():
-        unit = 2.0 ** (exponent - DIGIT * (len(digits) + 1))
-        if unit < TINY:
-            raise CertificateError("a weight matrix has entries too small beside its largest to be sliced")
-        digit = np.rint(rest / unit)
-        rest = rest - digit * unit  # exact: the low bits of `rest`
-        digits.append(digit.astype(np.float32))
-    return Sliced(digits, exponent, size, None)
-
-
-def slice_balls(flat: list[arb], shape: Shape, bits: int) -> Sliced:
-    """Digits of the midpoints, down to 2^−bits of the largest, or to an eighth of what most of the radii are: digits
-    below the radii say nothing. The remainder goes into the radius."""
-    middle = middles(flat)
-    largest = float(np.abs(middle).max(initial=0.0))
-    if not np.isfinite(largest):
+def of_balls(a: Fixed, bits: int) -> Operand:
+    """Digits down to 2^−bits of the largest, or to an eighth of what most of the radii are: digits below the radii say
+    nothing. The remainder goes into the radius."""
+    size = magnitude(a)
+    if not np.isfinite(size).all():
         raise CertificateError("balls that are not finite: raise the precision")
-    exponent = int(np.frexp(max(largest, TINY))[1]) + 2
-    rad = radii(flat)
-    if floor := float(np.quantile(rad, 0.1)) if len(flat) else 0.0:
+    if a.bits < 0:
+        return Operand(a, 0, 0, size, a.rad)
+    exponent = a.top + 1
+    if floor := float(np.quantile(a.rad, 0.1)):
         bits = min(bits, max(exponent + 3 - int(np.frexp(floor)[1]), DIGIT))
     count = -(-bits // DIGIT)
-    with ctx.workprec(DIGIT * count + 64):  # so that nothing here is rounded but by `floor`
-        scaled = map(mul, map(arb.mid, flat), repeat(arb(2) ** (DIGIT * count - exponent)))
-        whole = [int(z.fmpz()) for z in map(arb.floor, scaled)]
-    limbs = -(-DIGIT * count // 64)
-    bias = HALF * ((2 ** (DIGIT * count) - 1) // (2**DIGIT - 1))  # half a digit in each place: digits become balanced
-    packed = np.frombuffer(b"".join([(n + bias).to_bytes(8 * limbs, "little") for n in whole]), "<u8")
-    packed = packed.reshape(-1, limbs)
-    digits = []
-    for place in range(count - 1, -1, -1):
-        limb, shift = divmod(DIGIT * place, 64)
-        digit = packed[:, limb] >> np.uint64(shift)
-        if shift + DIGIT > 64:
-            digit = digit | packed[:, limb + 1] << np.uint64(64 - shift)
-        digits.append(((digit & np.uint64(2**DIGIT - 1)).astype(np.float32) - np.float32(HALF)).reshape(shape))
-    rad = up(rad + 2.0 ** (exponent - DIGIT * count), 2)
-    size = up(np.abs(middle), 2)
-    return Sliced(digits, exponent, size.reshape(shape), rad.reshape(shape))
+    lost = unit(exponent - DIGIT * count)
+    return Operand(a, exponent, count, up(size + lost, 1), up(a.rad + lost, 1))
 
 
-def sums(a: Sliced, b: Sliced, orders: int) -> Iterator[tuple[slice, Integers]]:
-    """(rows, C): C[s] = Σ_{i+j=s} a.digits[i] @ b.digits[j] for s < orders, exactly, for a block of the rows."""
-    (m, k), n = a.size.shape, b.size.shape[1]
-    na, nb = len(a.digits), min(len(b.digits), orders)
-    width = max(1, LIMIT // nb)
-    step = max(1, BLOCK // (orders * n))
+def of_floats(x: Floats) -> Operand:
+    """All digits of exact floats, as many as their values need (two or three for typical float32 weights)."""
+    top, low = extent(x.T if x.flags.f_contiguous else x)
+    count = -(-(top + 1 - low) // DIGIT) if x.any() else 0
+    if top - low > WIDEST or not -WIDEST < top < WIDEST:
+        raise CertificateError("a weight matrix has entries too small beside its largest to be sliced")
+    return Operand(x, top + 1, count, np.abs(x), None)
+
+
+def _right(b: Operand, inner: slice, count: int) -> tuple[Floats, list[np.ndarray]]:
+    """Digits count − 1, …, 0 of b[inner] below each other, and which rows of each digit 0, 1, … are there."""
+    k, n = inner.stop - inner.start, b.shape[1]
+    below = np.empty((count * k, n)) if b.by_rows else np.empty((n, count * k)).T
+    (row, column) = below.strides
+    places = np.lib.stride_tricks.as_strided(below[(count - 1) * k :], (k, count, n), (row, -k * row, column))
+    b.digits((inner, slice(None)), places)
+    rows = [np.arange(k)] * count
+    top = (count - 1) * k
+    if count <= FEW:
+        for digit in range(1, count):
+            part = below[(count - 1 - digit) * k : (count - digit) * k]
+            used = np.flatnonzero(part.any(axis=1))
+            rows[digit] = used
+            below[top - len(used) : top] = part[used]
+            top -= len(used)
+    else:
+        top = 0
+    return below[top:], rows
+
+
+def sums(a: Operand, b: Operand, orders: int) -> Iterator[tuple[slice, Floats]]:
+    """(rows, C): Σ_c C[c, s] = Σ_{i+j=s} a.digits[i] @ b.digits[j] for s < orders, for a block of the rows. The chunks
+    c are of the inner index; each C is an integer, and exact."""
+    (m, k), n = a.shape, b.shape[1]
+    na, nb = min(a.count, orders), min(b.count, orders)
+    width = LIMIT // nb
+    if not width:
+        raise CertificateError("sums of digit products would exceed 2^53: lower the precision")
+    inners = [slice(start, min(k, start + width)) for start in range(0, k, width)]
+    rights = [_right(b, inner, nb) for inner in inners]
+    step = max(1, BLOCK // (len(inners) * orders * n))
     for top in range(0, m, step):
         rows = slice(top, min(m, top + step))
         height = rows.stop - top
-        total = np.zeros((orders, height, n), np.int64)
-        for start in range(0, k, width):
-            inner = slice(start, min(k, start + width))
-            if (inner.stop - start) * nb > LIMIT:
-                raise CertificateError("sums of digit products would exceed 2^53: lower the precision")
-            left_side = np.stack([d[rows, inner] for d in a.digits[:orders]], axis=1).astype(np.float64, order="C")
-            right_side = np.stack([d[inner] for d in b.digits[:nb]][::-1]).astype(np.float64, order="C")
-            for order in range(orders):
-                first, last = max(0, order - nb + 1), min(na, order + 1)  # digits of a; of b: order − first, …
-                lhs = left_side[:, first:last].reshape(height, -1)
-                rhs = right_side[nb - 1 - order + first : nb - 1 - order + last].reshape(-1, n)
-                total[order] += (lhs @ rhs).astype(np.int64)
+        total = np.empty((len(inners), orders, height, n))
+        for out, inner, (right, used) in zip(total, inners, rights, strict=True):
+            if not sum(map(len, used)) <= LIMIT:
+                raise CertificateError("sums of digit products would exceed 2^53")
+            length = inner.stop - inner.start
+            left = np.zeros((height, nb - 1 + max(na, orders), length))  # digit i at place i + nb − 1
+            a.digits((rows, inner), left[:, nb - 1 : nb - 1 + na])
+            if nb <= FEW:
+                wide = np.empty((orders, height, len(right)))
+                end = len(right)
+                for digit, kept in enumerate(used):
+                    source = left[:, nb - 1 - digit : nb - 1 - digit + orders].transpose(1, 0, 2)
+                    start = end - len(kept)
+                    wide[:, :, start:end] = source if len(kept) == length else source[:, :, kept]
+                    end = start
+                np.matmul(wide.reshape(orders * height, -1), right, out=out.reshape(orders * height, n))
+            else:
+                for order in range(orders):
+                    first, last = max(0, nb - 1 - order), min(nb, nb - 1 - order + na)
+                    lhs = left[:, order + first : order + last].reshape(height, -1)
+                    np.matmul(lhs, right[first * length : last * length], out=out[order])
         yield rows, total
 
 
-def left_out(a: Sliced, b: Sliced, orders: int) -> float:
-    """A bound of Σ over the digit products of order ≥ `orders`, which `sums` leaves out."""
-    na, nb = len(a.digits), len(b.digits)
-    if orders >= na + nb - 1:
+def left_out(a: Operand, b: Operand, orders: int) -> float:
+    """A bound of what `sums` leaves out. With U = k·2^(42 + exponents − 22(orders + 2)): U for each pair of digits of
+    order `orders`, U for all the higher orders, and 2U each for what lies below the last digits of a and of b."""
+    if orders >= a.count + b.count - 1:
         return 0.0
-    terms = 2 * min(na, nb) * a.size.shape[1] * HALF**2  # twice the first order left out bounds all the orders
+    terms = (min(a.count, b.count, orders) + 5) * a.shape[1] * HALF**2
     return float(np.ldexp(float(terms), a.exponent + b.exponent - DIGIT * (orders + 2)) + TINY)
 
 
-def radius(a: Sliced, b: Sliced) -> Floats:
-    """The radius of the product that comes from those of a and b: |a|·rad_b + rad_a·(|b| + rad_b)."""
-    k = a.size.shape[1]
-    rad = np.zeros((a.size.shape[0], b.size.shape[1]))
-    size_b = b.size
-    if b.rad is not None:
-        rad += a.size @ b.rad
-        size_b = size_b + b.rad
-    if a.rad is not None:
-        rad += a.rad @ size_b
-    bound: Floats = up(rad, k + 5) + 4 * k * TINY
+def radius(a: Operand, b: Operand) -> Floats:
+    """The radius of the product that comes from those of a and b: |a|·rad_b + rad_a·|b|."""
+    factors = [(x, y) for x, y in ((a.size, b.rad), (a.rad, b.size)) if x is not None and y is not None]
+    if not factors:
+        return np.zeros((a.shape[0], b.shape[1]))
+    left, right = (np.concatenate(f, axis=axis) for f, axis in zip(zip(*factors, strict=True), (1, 0), strict=True))
+    k = left.shape[1]
+    bound: Floats = up(left @ right, k + 5) + 4 * k * TINY
     return bound
 
 
-def balls(a: Sliced, b: Sliced) -> list[arb]:
-    """The ball product, flat, row by row, at the precision of the operands' digits."""
-    if len(a.digits) < len(b.digits):
-        n = b.size.shape[1]
-        columns = balls(b.T, a.T)
-        m = a.size.shape[0]
-        return [columns[j * m + i] for i in range(m) for j in range(n)]
-    orders = max(min(len(a.digits) + len(b.digits) - 1, len(a.digits) + 1), 1)
-    rad = up(radius(a, b) + left_out(a, b, orders), 2)
-    found: list[arb] = []
-    if not b.digits:
-        return [arb(0, r) for r in rad.ravel().tolist()]
-    scale = repeat(arb(2) ** (a.exponent + b.exponent - DIGIT * (orders + 1)))
+def product(a: Operand, b: Operand, limbs: int, orders: int | None = None) -> Fixed:
+    """a·b; orders: of digit products that are formed; None: all that say something."""
+    if a.count < b.count:
+        return product(b.T, a.T, limbs, orders).T
+    shape = m, n = a.shape[0], b.shape[1]
+    if not b.count:
+        return Fixed(np.zeros((m, n, limbs), np.uint64), 0, -1, radius(a, b))
+    full = a.count + b.count - 1
+    orders = min(full, a.count + 1 if orders is None else orders)
+    lowest = a.exponent + b.exponent - DIGIT * (orders + 1)
+    top = a.exponent + b.exponent - 1 + a.shape[1].bit_length()  # |Σ ab| ≤ k 2^(exponents − 2), and what is left out
+    exponent = max(lowest, top - room(limbs))
+    found, bits = np.empty((m, n, limbs), np.uint64), -1
     for rows, total in sums(a, b, orders):
-        exact = map(mul, map(arb, integers(total.reshape(orders, -1))), scale)
-        found += map(arb, exact, rad[rows].ravel().tolist())
-    return found
+        chunks, _, height, _ = total.shape
+        out = found[rows]
+        bits = max(
+            bits,
+            call("recombine", height, n, limbs, chunks, orders, address(total), lowest - exponent, address(out)),
+        )
+    lost = left_out(a, b, orders) + (unit(exponent) if exponent > lowest else 0.0)
+    rad = radius(a, b)
+    return Fixed(found, exponent, bits, (up(rad + lost, 2) if lost else rad).reshape(shape))
 
 
-def integers(total: Integers) -> list[int]:
-    """Σ_s total[s]·2^(22(S−1−s)) for each column."""
-    count = len(total)
-    limbs = -(-(DIGIT * count + 64) // 64)
-    packed = np.zeros((total.shape[1], limbs), np.uint64)
-    carry = np.zeros(total.shape[1], np.int64)
-    for place, row in enumerate(total[::-1]):
-        carry = carry + row
-        limb, shift = divmod(DIGIT * place, 64)
-        digit = (carry & (2**DIGIT - 1)).astype(np.uint64)
-        packed[:, limb] |= digit << np.uint64(shift)
-        if shift + DIGIT > 64:
-            packed[:, limb + 1] |= digit >> np.uint64(64 - shift)
-        carry = carry >> DIGIT
-    limb, shift = divmod(DIGIT * count, 64)  # the signed rest, extended to the end
-    packed[:, limb] |= carry.astype(np.uint64) << np.uint64(shift)
-    for high in range(limb + 1, limbs):
-        packed[:, high] = (carry >> (64 - shift) if shift and high == limb + 1 else carry >> 63).astype(np.uint64)
-    data, size = packed.tobytes(), 8 * limbs
-    return [int.from_bytes(data[i : i + size], "little", signed=True) for i in range(0, len(data), size)]
-
-
-def expansion(a: Sliced, b: Sliced, orders: int = 5) -> tuple[Floats, Floats, Floats]:
-    """(high, low, rad): |product − (high + low)| ≤ rad, from the leading `orders` only: about 100 bits.
-
-    With M ≥ |C_s|, each step adds two numbers exactly (Knuth's two-sum; the error term is ≤ 2⁻⁵² M) and rounds two
-    additions of numbers ≤ 2⁻⁵¹ M; earlier errors shrink by 2⁻²²: in all less than 2⁻¹⁰² M.
-    """
-    shape = a.size.shape[0], b.size.shape[1]
-    high, low, rad = np.zeros(shape), np.zeros(shape), radius(a, b)
-    if not a.digits or not b.digits:
-        return high, low, rad
-    orders = min(orders, len(a.digits) + len(b.digits) - 1)
-    unit = float(np.ldexp(1.0, a.exponent + b.exponent - 2 * DIGIT))
-    if not TINY < unit < 1 / TINY:
-        raise CertificateError("gradients outside the range of float64")
-    for rows, total in sums(a, b, orders):
-        h, l = np.zeros(total.shape[1:]), np.zeros(total.shape[1:])
-        for c in total[::-1]:
-            first = c.astype(np.float64)
-            rest = (c - first.astype(np.int64)).astype(np.float64)
-            h, e = two_sum(first, h * 2.0**-DIGIT)
-            l = (l * 2.0**-DIGIT + e) + rest
-        h, l = two_sum(h, l)
-        high[rows], low[rows] = h * unit, l * unit
-        rad[rows] += float(np.abs(total).max()) * unit * 2.0**-101 + 4 * TINY
-    return high, low, up(rad + left_out(a, b, orders), 4)
-
-
-def two_sum(a: Floats, b: Floats) -> tuple[Floats, Floats]:
-    """(s, e): s = fl(a + b), s + e = a + b exactly."""
-    s = a + b
-    z = s - a
-    return s, (a - (s - z)) + (b - z)
+def leading(a: Operand, b: Operand, limbs: int) -> Fixed:
+    """a·b to about 100 bits."""
+    return product(a, b, min(limbs, LEADING), LEADING_ORDERS)
