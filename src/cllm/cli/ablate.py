@@ -13,7 +13,7 @@ def ablate(file: Path, /, *, out: Path | None = None, report: bool = False, json
 
     Examples:
 
-      cllm ablate runs/studies/positions.toml
+      cllm ablate docs/studies/positions.toml
 
       cllm ablate my-study.toml --out studies/mine --report
 

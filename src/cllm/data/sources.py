@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from cllm.data import compressed
-from cllm.data.corpora import NAMED, named_corpus
+from cllm.data.corpora import NAMED, is_named, named_corpus
 from cllm.data.documents import BOM
 from cllm.data.hugging_face import dataset_files
 from cllm.data.records import DEFAULT_FIELD, KINDS, NOUN, BadRecords, read_records, unpack
@@ -243,7 +243,7 @@ def _files(name: str) -> tuple[list[Path] | None, bool]:
             return [path], True
     except OSError as e:
         raise DataError(f"{name}: cannot read it: {e.strerror}") from None
-    if name in NAMED:
+    if is_named(name):
         return None, False
     if glob.has_magic(name):
         found = sorted(Path(p) for p in glob.glob(name, recursive=True) if not os.path.isdir(p))

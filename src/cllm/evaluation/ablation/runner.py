@@ -15,7 +15,7 @@ from cllm import config as settings
 from cllm.config import Config
 from cllm.data.prepare import open_prepared
 from cllm.data.stream import SequentialRows
-from cllm.errors import CorruptError, RunError
+from cllm.errors import CorruptError, DomainError, RunError
 from cllm.evaluation.ablation.study import Cell, Study
 from cllm.model.model import Model
 from cllm.model.step import Step
@@ -151,12 +151,19 @@ class Runner:
         model = Model(config.model, DTYPES[config.precision], device_of(config)).load(found.weights)
         losses: dict[str, float | None] = {}
         for length in self.study.lengths:
-            if length > model.config.context or data.val is None:
+            if data.val is None:
+                losses[str(length)] = None
+                continue
+            try:
+                scored_model = model.longer(length) if length > model.config.context else model
+            except DomainError:
                 losses[str(length)] = None
                 continue
             rows = SequentialRows(data.val, length, pack=config.data.pack)
-            step = Step(model, min(16, len(rows)), length, document_mask=config.data.document_mask, gradients=False)
-            scored = score(step, model, rows, None)
+            step = Step(
+                scored_model, min(16, len(rows)), length, document_mask=config.data.document_mask, gradients=False
+            )
+            scored = score(step, scored_model, rows, None)
             losses[str(length)] = scored.loss if scored else None
         return losses
 
