@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Route
 from cllm.studio.calculate_sheet import MAX_DIGITS, MAX_ROWS, names
 from cllm.studio.web import body, compute, json
 
-ROW_SECONDS = 15.0
+ROW_SECONDS = 10.0
 CERTIFICATE_SECONDS = 30.0
 
 

@@ -1,6 +1,6 @@
 /** The Calculate screen: rows of expressions with proven values. */
 import { effect, signal } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { get, post, tell, words } from "../../api/client";
 import { Button, Dialog, NumberField, TextField, Toggle } from "../../controls";
 import { useCommands } from "../../state/commands";
@@ -11,7 +11,6 @@ import {
   digits,
   evaluateAll,
   fill,
-  focused,
   insertAfter,
   type Row,
   remove,
@@ -19,6 +18,7 @@ import {
   setText,
   stop,
   type Value,
+  wish,
 } from "./sheet";
 
 interface Named {
@@ -198,15 +198,15 @@ async function copy(text: string, what: string): Promise<void> {
   }
 }
 
-/** The word that is being typed, and the names that begin with it. */
-function suggestions(text: string, caret: number): { word: string; found: Named[] } {
-  const word = /[^\W\d]\w*$/u.exec(text.slice(0, caret))?.[0] ?? "";
-  if (word.length < 2) return { word, found: [] };
-  const found = names.value.filter((n) => n.name.startsWith(word) && n.name !== word).slice(0, 6);
-  return { word, found };
-}
+/** The row that is being typed in and the word before the caret. */
+const hinted = signal<{ id: number; word: string } | undefined>(undefined);
 
-const hinted = signal<{ id: number; word: string; found: Named[] } | undefined>(undefined);
+/** The names that begin with the word. */
+function suggestions(id: number): Named[] {
+  const hint = hinted.value;
+  if (hint?.id !== id || hint.word.length < 2) return [];
+  return names.value.filter((n) => n.name.startsWith(hint.word) && n.name !== hint.word).slice(0, 6);
+}
 
 function complete(row: Row, input: HTMLInputElement, name: Named): void {
   const caret = input.selectionStart ?? row.text.length;
@@ -230,26 +230,25 @@ function evaluateSoon(): void {
 
 function SheetRow({ row, index }: { row: Row; index: number }) {
   const input = useRef<HTMLInputElement>(null);
-  const wanted = focused.value === row.id;
-  useEffect(() => {
-    if (wanted && document.activeElement !== input.current) input.current?.focus();
-  }, [wanted]);
+  const found = suggestions(row.id);
+  const wished = wish.value;
+  useLayoutEffect(() => {
+    if (wished?.id === row.id) input.current?.focus();
+  }, [wished]);
   const move = (by: number) => {
-    const next = rows.peek()[index + by];
-    if (next) focused.value = next.id;
+    document.querySelectorAll<HTMLElement>("[data-control='calculate.row']")[index + by]?.focus();
   };
   const onKey = (e: KeyboardEvent) => {
-    const hint = hinted.peek();
     if (e.key === "Enter") {
       e.preventDefault();
       clearTimeout(typing);
       evaluateAll();
       if (e.ctrlKey || index === rows.peek().length - 1) insertAfter(index);
       else move(1);
-    } else if (e.key === "Tab" && !e.shiftKey && hint?.id === row.id && hint.found[0]) {
+    } else if (e.key === "Tab" && !e.shiftKey && found[0]) {
       e.preventDefault();
-      complete(row, e.currentTarget as HTMLInputElement, hint.found[0]);
-    } else if (e.key === "Escape" && hint) {
+      complete(row, e.currentTarget as HTMLInputElement, found[0]);
+    } else if (e.key === "Escape" && found.length) {
       hinted.value = undefined;
     } else if (e.key === "ArrowUp" || e.key === "ArrowDown") {
       e.preventDefault();
@@ -260,7 +259,6 @@ function SheetRow({ row, index }: { row: Row; index: number }) {
     }
   };
   const value = row.value;
-  const hint = hinted.value?.id === row.id ? hinted.value : undefined;
   return (
     <li class={`sheet-row${row.busy ? " sheet-busy" : ""}`}>
       <span class="sheet-number mono" aria-hidden="true">
@@ -277,9 +275,6 @@ function SheetRow({ row, index }: { row: Row; index: number }) {
           placeholder={index === 0 ? "sqrt(2)^2 + 1/3" : ""}
           autocomplete="off"
           spellcheck={false}
-          onFocus={() => {
-            focused.value = row.id;
-          }}
           onBlur={() => {
             clearTimeout(typing);
             evaluateAll();
@@ -287,15 +282,15 @@ function SheetRow({ row, index }: { row: Row; index: number }) {
           onInput={(e) => {
             const field = e.currentTarget;
             setText(row.id, field.value);
-            const found = suggestions(field.value, field.selectionStart ?? field.value.length);
-            hinted.value = found.found.length ? { id: row.id, ...found } : undefined;
+            const before = field.value.slice(0, field.selectionStart ?? field.value.length);
+            hinted.value = { id: row.id, word: /[^\W\d]\w*$/u.exec(before)?.[0] ?? "" };
             evaluateSoon();
           }}
           onKeyDown={onKey}
         />
-        {hint && (
+        {found.length > 0 && (
           <div class="sheet-hints">
-            {hint.found.map((n, i) => (
+            {found.map((n, i) => (
               <button
                 key={n.name}
                 type="button"
@@ -479,6 +474,8 @@ function Problem({ row, value }: { row: Row; value: Value }) {
 }
 
 const searched = signal("");
+/** What was chosen; it is written once the dialog has given the focus back. */
+let chosen: string | undefined;
 
 function Functions() {
   const typed = searched.value.toLowerCase();
@@ -491,6 +488,8 @@ function Functions() {
       open={functionsOpen.value}
       onClose={() => {
         functionsOpen.value = false;
+        if (chosen !== undefined) append(chosen);
+        chosen = undefined;
       }}
     >
       <TextField
@@ -509,8 +508,8 @@ function Functions() {
               type="button"
               data-control="calculate.function"
               onClick={() => {
+                chosen = n.kind === "constant" ? n.name : `${n.name}(`;
                 functionsOpen.value = false;
-                append(n.kind === "constant" ? n.name : `${n.name}(`);
               }}
             >
               <span class="mono">{n.kind === "constant" ? n.name : `${n.name}(…)`}</span>

@@ -32,8 +32,8 @@ export const makeRow = (text = ""): Row => ({ id: ids++, text, value: undefined,
 
 export const rows = signal<readonly Row[]>([makeRow()]);
 export const digits = signal(30);
-/** The row that has the focus, or should get it. */
-export const focused = signal(0);
+/** The row that shall get the focus: a new object for each wish. */
+export const wish = signal<{ id: number } | undefined>(undefined);
 
 const running = new Map<number, AbortController>();
 const answered = new Map<number, string>();
@@ -114,7 +114,7 @@ export function insertAfter(index: number, text = ""): void {
   const made = makeRow(text);
   const all = rows.peek();
   rows.value = [...all.slice(0, index + 1), made, ...all.slice(index + 1)];
-  focused.value = made.id;
+  wish.value = { id: made.id };
   evaluateAll();
 }
 
@@ -124,7 +124,7 @@ export function append(text: string): void {
   const last = all[all.length - 1];
   if (last && last.text.trim() === "") {
     setText(last.id, text);
-    focused.value = last.id;
+    wish.value = { id: last.id };
   } else insertAfter(all.length - 1, text);
   evaluateAll();
 }
@@ -134,13 +134,13 @@ export function remove(id: number): void {
   const at = all.findIndex((r) => r.id === id);
   const rest = all.filter((r) => r.id !== id);
   rows.value = rest.length ? rest : [makeRow()];
-  focused.value = rows.peek()[Math.max(0, at - 1)]!.id;
+  wish.value = { id: rows.peek()[Math.max(0, at - 1)]!.id };
   evaluateAll();
 }
 
 export function fill(texts: readonly string[]): void {
   rows.value = (texts.length ? texts : [""]).map((t) => makeRow(t));
-  focused.value = rows.peek()[rows.peek().length - 1]!.id;
+  wish.value = { id: rows.peek()[rows.peek().length - 1]!.id };
   evaluateAll();
 }
 
