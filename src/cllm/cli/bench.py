@@ -98,6 +98,75 @@ def numbers(*, rounds: int = 5, save: Path | None = None, json: bool = False) ->
 
 
 @app.command
+def decode(
+    *,
+    preset: Sequence[str] = ("seed", "gpt2"),
+    batch: Sequence[int] = (1, 4, 16),
+    rounds: int = 7,
+    save: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Cached generation with fp32, bf16 and int8 weights beside the plain torch GPT and transformers, eager bf16.
+
+    Examples:
+
+      cllm bench decode --preset seed --batch 1
+
+      cllm bench decode --preset gpt2 --batch 1 --batch 16 --save benchmarks
+
+    Parameters
+    ----------
+    preset: Sequence[str]
+        The model's size; may be repeated.
+    batch: Sequence[int]
+        Sequences side by side, 1 to 16; may be repeated.
+    rounds: int
+        Samples of each candidate.
+    save: Path
+        Also write the results as JSON into this folder.
+    json: bool
+        Print one JSON object.
+    """
+    _check_folder(save)
+    from cllm.bench.decode import run
+
+    return _show([run(name, batch=count, rounds=rounds) for name in preset for count in batch], save, json)
+
+
+@app.command
+def gemm(
+    *,
+    precisions: Sequence[str] = ("bf16", "fp32"),
+    rounds: int = 9,
+    save: Path | None = None,
+    json: bool = False,
+) -> int:
+    """The native matrix products at the shapes of training, beside torch's and beside the register-loop peak.
+
+    Examples:
+
+      cllm bench gemm
+
+      cllm bench gemm --precisions fp32 --rounds 15 --save benchmarks
+
+    Parameters
+    ----------
+    precisions: Sequence[str]
+        Of bf16, fp32 and fp64; may be repeated.
+    rounds: int
+        Samples of each candidate.
+    save: Path
+        Also write the results as JSON into this folder.
+    json: bool
+        Print one JSON object.
+    """
+    _check_folder(save)
+    from cllm.bench.gemm import run
+
+    return _show(run(precisions=precisions, rounds=rounds), save, json)
+
+
+@app.command
 def certify(*, quick: bool = False, save: Path | None = None, json: bool = False) -> int:
     """Certificates: time, peak memory and errors, each row in its own process.
 

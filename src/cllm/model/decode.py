@@ -64,6 +64,11 @@ class Decoder:
         """Tokens that still fit the context."""
         return self.model.config.context - self.cache.length
 
+    @property
+    def weight_bytes(self) -> int | None:
+        """Bytes of the matrices that a token reads, where the native call does it."""
+        return self._network.matrix_bytes if self._network is not None else None
+
     def reset(self) -> None:
         """Forget everything read; the memory stays."""
         self.cache.length = 0
