@@ -3,9 +3,9 @@
     python docs/studies/mirror_text.py mirror.txt
 
 A line has 18 characters. Only its first 8 are free, so its entropy is 8·ln 16 nats, 1.2323 a character; without memory
-of the line, the last 8 letters cost ln 16 each, too: 2.4645 a character. Reading a letter back takes a place that depends on
-the position in the line. (A row that begins within a line has its first letters to guess: the least possible loss on
-rows of 128 is a little above the entropy.)
+of the line, the last 8 letters cost ln 16 each, too: 2.4645 a character. Where a letter has to be read back from depends
+on the position in the line. (A row that begins within a line has its first letters to guess: the least possible loss
+on rows of 128 is a little above the entropy.)
 """
 
 from __future__ import annotations
