@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 import torch
-from cases import Case
+from cases import Case, general
 
 from cllm import native
 from cllm.engine.quantise import KINDS, narrowed, quantise_rows
 from cllm.errors import UsageError
 from cllm.model.decode import Decoder
+from cllm.model.model import Model
 from cllm.model.narrow import own_kind, with_weights
 from cllm.model.step import Step
 from judges.bounds import UNIT
@@ -22,6 +24,7 @@ LEVELS = ["off", *native.LEVELS[: native.LEVELS.index(HIGHEST) + 1]] if HIGHEST 
 CASES = {
     "odd": Case(rows=5, sequence=24, layers=2, heads=3, head_width=7, vocab=37, seed=6),
     "wide": Case(rows=2, sequence=10, layers=1, heads=2, head_width=40, vocab=70, seed=7, activation="gelu_erf"),
+    "many": Case(rows=16, sequence=6, layers=1, heads=2, head_width=20, vocab=50, seed=3),
 }
 
 
@@ -48,7 +51,7 @@ def exact():
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["odd", "wide"])
 def test_logits_are_those_of_the_narrowed_weights(name, kind, level, exact, monkeypatch):
     monkeypatch.setenv(native.VARIABLE, level)
     case, (logits, spread) = CASES[name], exact(name, kind)
@@ -69,19 +72,60 @@ def test_logits_are_those_of_the_narrowed_weights(name, kind, level, exact, monk
 @pytest.mark.skipif(HIGHEST == "off", reason="no native kernels")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch", [1, 2, 3, 4, 7, 16])
-def test_a_row_does_not_depend_on_its_batch_beyond_rounding(batch, kind):
-    """Rows of a batch go through other loops than a row alone; the weights and the values are the same."""
-    case = Case(rows=16, sequence=6, layers=1, heads=2, head_width=20, vocab=50, seed=3)
-    model, tokens = case.model(torch.float32), case.batch.tokens_BT1[:, :4]
-    together, alone = Decoder(model, batch, kind), Decoder(model, 1, kind)
-    again = Decoder(model, batch, kind)
+def test_every_size_of_batch(batch, kind, exact):
+    """Batches of different sizes go through different loops."""
+    case, (logits, spread) = CASES["many"], exact("many", kind)
+    model, tokens = case.model(torch.float32), case.batch.tokens_BT1[:batch]
+    decoder, again = Decoder(model, batch, kind), Decoder(model, batch, kind)
     for t in range(4):
-        got = together.read(tokens[:batch, t : t + 1])
-        assert torch.equal(again.read(tokens[:batch, t : t + 1]), got)  # and the same bits when run again
-    for t in range(4):
-        one = alone.read(tokens[batch - 1 : batch, t : t + 1])
-    # 40 columns, values of order 1: far above rounding, far below a wrong row or column
-    torch.testing.assert_close(one[0], got[-1], rtol=1e-4, atol=1e-5)
+        got = decoder.read(tokens[:, t : t + 1])
+        assert ((got.double() - logits[:batch, t]).abs() <= 2 * UNIT[torch.float32] * spread[:batch, t]).all()
+        assert torch.equal(again.read(tokens[:, t : t + 1]), got)  # the same bits when run again
+
+
+@pytest.mark.skipif(HIGHEST == "off", reason="no native kernels")
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_do_not_change_a_bit(threads):
+    case, before = CASES["odd"], torch.get_num_threads()
+    model, tokens = case.model(torch.float32), case.batch.tokens_BT1
+    want = Decoder(model, case.rows, "int8").read(tokens[:, :1]).clone()
+    try:
+        torch.set_num_threads(threads)
+        assert torch.equal(Decoder(model, case.rows, "int8").read(tokens[:, :1]), want)
+    finally:
+        torch.set_num_threads(before)
+
+
+POSITIONS = [
+    {"positions": "sinusoidal"},
+    {"positions": "spiral"},
+    {"positions": "mix"},
+    {"positions": "mix", "positions_mix": (0.4, 0.3, 0.3, 0.0)},
+    {"equivariant": True},
+    {"positions": "rope"},
+    {"symmetry_bias": 0.5},
+    {"lattice_transform": True},
+]
+
+
+@pytest.mark.skipif(HIGHEST == "off", reason="no native kernels")
+@pytest.mark.parametrize("options", POSITIONS, ids=str)
+def test_lattice_options(options):
+    """Tables of positions go through the native call; what it does not know takes the ordinary path."""
+    case = Case(rows=3, sequence=9, heads=2, head_width=6, vocab=29, seed=4)
+    config = msgspec.structs.replace(case.config, **options)
+    tokens = case.batch.tokens_BT1
+    model = general(Model(config, torch.float32), 4)
+    double = Model(config, torch.float64).load({name: p.double() for name, p in model.params.items()})
+    want = Step(double, case.rows, case.sequence, gradients=False).logits(case.batch)
+    error = (Step(model, case.rows, case.sequence, gradients=False).logits(case.batch) - want).abs().max()
+    decoder = Decoder(model, case.rows)
+    known = options.get("positions") != "rope" and not options.keys() & {"symmetry_bias", "lattice_transform"}
+    assert (decoder._network is not None) == known
+    for t in range(case.sequence):
+        got = decoder.read(tokens[:, t : t + 1])
+        # float32 as the full forward is: the sums run in another order, so their errors are of the same size
+        assert (got - want[:, t]).abs().max() <= 8 * error
 
 
 def test_int8_is_exact_in_float32_within_half_a_step_and_stable():

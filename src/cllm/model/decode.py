@@ -10,12 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cllm.config import ModelConfig
+from cllm.config import ModelConfig, has_symmetry_bias
 from cllm.engine import native
 from cllm.engine.dispatch import select
 from cllm.engine.native.decode import MOST, Network
 from cllm.model.activations import Activations
-from cllm.model.forward import Cache, Pass, forward, joined_bias, joined_qkv
+from cllm.model.forward import Cache, Pass, forward, joined_bias, joined_qkv, position_table
 from cllm.model.model import Model
 from cllm.model.narrow import own_kind, with_weights
 
@@ -121,13 +121,13 @@ class Decoder:
             | {name.split(".")[1] if name[0] != "l" else name: p[f"{i}.{name}"] for name in rest}
             for i in range(c.layers)
         ]
-        ends = p["tok"], p["pos"], (p["lnf.g"], p["lnf.b"]), p[self.model.head]
+        mix = torch.empty(c.context, c.width, dtype=self.model.dtype) if c.positions == "mix" else None
+        ends = p["tok"], position_table(self.model, mix), (p["lnf.g"], p["lnf.b"]), p[self.model.head]
         return Network(
             kind, layers, *ends, self.cache.k_LBHSK, self.cache.v_LBHSK, erf=c.activation == "gelu_erf"
         )  # fmt: skip
 
 
 def _plain(c: ModelConfig) -> bool:
-    """Whether the network is the one that the native call knows: a learned position table and plain attention."""
-    others = ("symmetry_bias", "symmetry_bias_trainable", "lattice_transform", "equivariant")
-    return c.positions == "learned" and not any(getattr(c, name, False) for name in others)
+    """Whether the network is one that the native call knows: positions by a table, attention without a bias."""
+    return c.positions != "rope" and not has_symmetry_bias(c) and not c.lattice_transform
