@@ -191,6 +191,17 @@ def test_what_is_missing_or_damaged_is_said(tmp_path: Path, ordinary: Path, refu
         cllm.replay(refused, batch=damaged)
 
 
+@pytest.mark.parametrize("positions", ["rope", "spiral"])
+def test_models_with_fixed_tables(tmp_path: Path, text: Path, positions: str):
+    run = cllm.train(text, preset="nano", out=tmp_path / "run", quiet=True,
+                     set=SETTINGS | {"train.steps": 1, "model.positions": positions})  # fmt: skip
+    found = cllm.replay(run, step=1)
+    assert found.balls is not None, found.why_not
+    assert found.replayed.exact.first_bad is None
+    loss = found.replayed.native.loss
+    assert math.isclose(found.replayed.exact.loss, loss, rel_tol=1e-5)
+
+
 def test_the_command(refused: Path, capsys: pytest.CaptureFixture[str]):
     from cllm.cli import run
 

@@ -87,6 +87,7 @@ def _at(replayed: Replayed, bits: int) -> InBalls:
         replayed.documents_RT1[part].numpy(),
         first_row=row,
         step=replayed.step,
+        tables={name: table.numpy() for name, table in replayed.tables.items()},
     )
     with working(bits):
         watching = _Watching(_Wide())

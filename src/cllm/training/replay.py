@@ -73,8 +73,9 @@ class Pass:
 class Replayed:
     """A step run again in its own format and in float64, from the same weights and rows.
 
-    step: optimiser steps finished before it.  source: the batch's file, or the checkpoint.  weights, tokens_RT1,
-    documents_RT1: what went in, for whoever looks closer.  broken: a parameter that was not finite to begin with.
+    step: optimiser steps finished before it.  source: the batch's file, or the checkpoint.  weights, tables (fixed
+    ones), tokens_RT1, documents_RT1: what went in, for whoever looks closer.  broken: a parameter that was not finite
+    to begin with.
     """
 
     config: Config
@@ -84,6 +85,7 @@ class Replayed:
     exact: Pass
     broken: str | None
     weights: dict[str, Tensor]
+    tables: dict[str, Tensor]
     tokens_RT1: Tensor
     documents_RT1: Tensor
 
@@ -121,7 +123,8 @@ def replay(run_dir: Path, *, step: int | None = None, batch: Path | None = None)
     broken = next((name for name, view in weights.items() if not torch.isfinite(view).all()), None)
     exact = observe(make_step(_in_float64(state)), batches, key, "fp64")
     source = batch.name if batch is not None else found.name
-    return Replayed(config, step, source, native, exact, broken, weights, tokens, documents)
+    tables = {name: table.detach().cpu().clone() for name, table in state.model.tables.items()}
+    return Replayed(config, step, source, native, exact, broken, weights, tables, tokens, documents)
 
 
 def observe(step: Step, batches: Sequence[Batch], key: Key | None, precision: str) -> Pass:
@@ -167,8 +170,7 @@ def _row_of(result: Tensor, rows: int, sequence: int) -> int | None:
 def _in_float64(state: State) -> State:
     config = settings.replace(state.config, {"precision": "fp64", "memory": "standard"})
     wide = State.fresh(config, state.model.device)
-    for name, view in wide.model.params.items():
-        view.copy_(state.model.params[name])
+    wide.model.load(dict(state.model.params.items()) | state.model.stored_tables)
     return wide
 
 
