@@ -34,7 +34,7 @@ settings_drawn = st.fixed_dictionaries(
     {},
     optional={
         "seed": st.integers(0, 2**32 - 1),
-        "precision": st.sampled_from(["fp32", "fp64"]),
+        "precision": st.sampled_from(["bf16", "fp32", "fp64"]),
         "data.path": st.lists(st.text(min_size=1, max_size=8), max_size=3),
         "data.pack": st.booleans(),
         "data.val_fraction": st.floats(1e-6, 0.5),
@@ -156,7 +156,7 @@ MESSAGES = [
     ("optim.lr.x=3", "optim.lr: expected float, got {'x': 3}"),
     # choices
     ("optim.name=adam", 'optim.name: expected one of adamw, sgd, muon, got "adam"; did you mean "adamw"?'),
-    ("precision=fp16", 'precision: expected one of fp32, fp64, got "fp16"'),
+    ("precision=fp16", 'precision: expected one of auto, bf16, fp32, fp64, got "fp16"'),
     ("preset=sede", 'preset: got "sede", expected one of nano, small, seed, medium, large, gpt2; did you mean "seed"?'),
     # ranges
     ("optim.lr=0", "optim.lr: expected float > 0.0, got 0"),
@@ -286,3 +286,19 @@ def test_no_value_makes_anything_but_a_config_or_a_config_error(key, value):
         said = "settings: accepted"
         assert isinstance(config, Config) and check(config) == config
     assert said.startswith("settings: ")
+
+
+def test_auto_becomes_the_precision_of_this_machine(monkeypatch):
+    from cllm import native
+
+    for has, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(native, "multiplies_bf16", lambda room, name, has=has: has)
+        found = load(overrides={"precision": "auto"})
+        assert found.precision == expected and f'precision = "{expected}"' in to_toml(found)
+    monkeypatch.undo()
+    for forced in ("off", "baseline", "avx512"):
+        monkeypatch.setenv(native.VARIABLE, forced)
+        assert load(overrides={"precision": "auto"}).precision == "fp32"
+    monkeypatch.delenv(native.VARIABLE)
+    if native.multiplies_bf16("engine", "engine"):  # said without loading anything; the library must agree
+        assert native.level("engine", "engine") == native.LEVELS[-1]

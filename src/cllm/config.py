@@ -20,6 +20,7 @@ import msgspec
 import tomli_w
 from msgspec import Meta, Struct, field
 
+from cllm import native
 from cllm.errors import ConfigError, closest
 from cllm.presets import DEFAULT, PRESETS
 
@@ -98,6 +99,7 @@ class TrainConfig(_Section, frozen=True):
     eval_rows: Count | None = None  # validation rows scored during training; the last evaluation takes all
     sample_every: Natural | None = None  # default: a fifth of the run; 0 = never
     sample_tokens: Count = 80
+    recompute: Literal["none", "gelu", "norms", "layer"] = "none"  # what the backward computes again to save memory
     label_smoothing: Fraction01 = 0.0
     early_stop: Count | None = None  # stop after so many evaluations without a lower validation loss
 
@@ -175,7 +177,7 @@ class Config(_Section, frozen=True):
     preset: str = DEFAULT
     start: str | None = None  # run whose weights (and tokenizer) this one starts from
     seed: Seed = 1
-    precision: Literal["fp32", "fp64"] = "fp32"
+    precision: Literal["auto", "bf16", "fp32", "fp64"] = "fp32"  # auto: bf16 where the processor multiplies it
     memory: Literal["standard", "lean", "fused"] = "standard"  # of weights, gradients and moments
     device: Literal["auto", "cpu", "cuda"] = "auto"
     data: DataConfig = field(default_factory=DataConfig)
@@ -258,8 +260,12 @@ def check(config: Config, where: str = "settings") -> Config:
         )
     if config.guard.spikes == "rollback" and config.checkpoint.every == 0:
         raise ConfigError(f"{where}: guard.spikes = rollback goes back to a checkpoint: it needs checkpoint.every > 0")
+    precision = config.precision
+    if precision == "auto":
+        precision = "bf16" if native.multiplies_bf16("engine", "engine") else "fp32"
+    config = replace(config, {"train.sequence": sequence, "precision": precision})
     _check_memory(config, where)
-    return replace(config, {"train.sequence": sequence})
+    return config
 
 
 def _check_memory(config: Config, where: str) -> None:

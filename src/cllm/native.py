@@ -37,6 +37,25 @@ def why_not(room: str, name: str) -> str:
     return _load(room, name, os.environ.get(VARIABLE, ""), os.environ.get(FOLDER, ""))[2]
 
 
+def multiplies_bf16(room: str, name: str) -> bool:
+    """Whether the library in use multiplies bfloat16 by instructions of its own. Imports nothing: for settings, which
+    are read before torch is needed."""
+    if os.environ.get(VARIABLE, "") not in ("", LEVELS[-1]):
+        return False
+    if not (_folder(room) / f"{name}-{LEVELS[-1]}.so").exists():
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split()
+    except OSError:
+        return False
+    return {"avx512_bf16", "avx512_vnni", "avx512f", "avx512bw", "avx512vl", "avx512dq"} <= set(flags)
+
+
+def _folder(room: str) -> Path:
+    wanted = os.environ.get(FOLDER, "")
+    return (Path(wanted) if wanted else Path(__file__).parent) / room / "native" / "lib"
+
+
 @lru_cache
 def _load(room: str, name: str, wanted: str, folder: str) -> tuple[ctypes.CDLL | None, str, str]:
     if wanted == "off":

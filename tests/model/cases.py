@@ -12,9 +12,10 @@ from cllm.config import ModelConfig
 from cllm.engine.dispatch import Kernels
 from cllm.engine.dropout import Key
 from cllm.model.batch import Batch
+from cllm.model.layout import MATRIX
 from cllm.model.model import Model
 from cllm.model.step import Step
-from judges.bounds import UNIT, Bounded, check
+from judges.bounds import BF16, UNIT, Bounded, check
 from judges.bounds_model import sensitivity
 from judges.plain_model import Drop, Outcome, evaluate, read
 
@@ -39,6 +40,7 @@ class Case:
     dropout: float = 0.0
     attention_dropout: float = 0.0
     seed: int = 0
+    rounded: bool = False  # matrices that bfloat16 holds exactly: then all precisions compute the same function
 
     @property
     def config(self) -> ModelConfig:
@@ -56,7 +58,12 @@ class Case:
         )
 
     def model(self, dtype: torch.dtype) -> Model:
-        return general(Model(self.config, dtype), self.seed)
+        model = general(Model(self.config, dtype), self.seed)
+        if self.rounded:
+            for entry in model.layout.entries:
+                if entry.group == MATRIX:
+                    model.params[entry.name].copy_(model.params[entry.name].bfloat16())
+        return model
 
     def step(self, model: Model, kernels: Kernels | None = None, rows: int | None = None) -> Step:
         return Step(
@@ -128,7 +135,7 @@ def judged(case: Case) -> Judged:
 
 def check_step(case: Case, dtype: torch.dtype, kernels: Kernels | None = None) -> None:
     """Logits, losses, number of targets and every gradient of one step, entry by entry."""
-    want, u = judged(case), UNIT[dtype]
+    want, u = judged(case), BF16 if dtype == torch.bfloat16 else UNIT[dtype]
     model, batch = case.model(dtype), case.batch
     step = case.step(model, kernels)
     step.zero()

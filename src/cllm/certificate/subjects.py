@@ -58,6 +58,11 @@ class Subject:
 
     def __post_init__(self) -> None:
         m = self.config.model
+        if self.config.precision == "bf16":
+            raise UsageError(
+                "certify: precision = bf16: there is no budget for bfloat16 operands yet; train in fp32 or fp64, or "
+                "certify the same preset with --set precision=fp32"
+            )
         for name, value in self.weights.items():
             if bad := int(np.count_nonzero(~np.isfinite(value))):
                 at = np.unravel_index(int(np.argmin(np.isfinite(value))), value.shape)

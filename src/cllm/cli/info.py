@@ -17,7 +17,7 @@ def info(
     settings: bool = False,
     json: bool = False,
 ) -> int:
-    """What a model or a run is: parameters, memory by part, FLOPs per token.
+    """What a model or a run is: parameters, memory by part, FLOPs per token, and the kernels a step runs on here.
 
     The memory is what training allocates, counted by the allocation itself.
 
@@ -65,6 +65,7 @@ def info(
         "batch": config.train.batch,
         "sequence": config.train.sequence,
         "precision": config.precision,
+        **_kernels(config),
         "parameters": measured.parameters,
         "bytes": measured.bytes_by_part,
         "bytes_total": measured.total_bytes,
@@ -85,7 +86,8 @@ def info(
     print(f"memory of training  {_mb(measured.total_bytes)}  (batch {config.train.batch}, {config.precision})")
     for part, count in measured.bytes_by_part.items():
         print(f"  {part:<18}{_mb(count)}")
-    for key in ("checkpoint", "step", "tokens", "kernels"):
+    print(f"{'kernels':<20}{facts['kernels']}{f' ({why})' if (why := facts['why_not_native']) else ''}")
+    for key in ("checkpoint", "step", "tokens"):
         if key in facts:
             print(f"{key:<20}{facts[key]}")
     return 0
@@ -113,19 +115,27 @@ def _settings(config: Any) -> str:
     return text
 
 
-def _of_run(run: Path) -> dict[str, Any]:
+def _kernels(config: Any) -> dict[str, str]:
+    """The path that a step of this configuration takes here, and why it is not the native one."""
+    from cllm import native
     from cllm.engine.dispatch import select
-    from cllm.errors import RunError
-    from cllm.training import checkpoint
-    from cllm.training.run import read_run_file
+    from cllm.training.plan import device_of
     from cllm.training.state import DTYPES
 
-    kernels = select(DTYPES[read_run_file(run).precision]).name
+    device = device_of(config)
+    why = native.why_not("engine", "engine") if device.type == "cpu" else f"device {device.type}"
+    return {"kernels": select(DTYPES[config.precision], config.model.activation, device).name, "why_not_native": why}
+
+
+def _of_run(run: Path) -> dict[str, Any]:
+    from cllm.errors import RunError
+    from cllm.training import checkpoint
+
     try:
         found = checkpoint.load(run, with_state=False)
     except RunError as error:
-        return {"checkpoint": f"none ({error})", "kernels": kernels}
-    return {"checkpoint": found.name, "step": found.step, "tokens": found.meta["tokens"], "kernels": kernels}
+        return {"checkpoint": f"none ({error})"}
+    return {"checkpoint": found.name, "step": found.step, "tokens": found.meta["tokens"]}
 
 
 def _mb(count: int) -> str:

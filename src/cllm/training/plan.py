@@ -15,6 +15,7 @@ from cllm.config import Config
 from cllm.engine.buffers import Flat
 from cllm.engine.compact import Mixed, Split
 from cllm.engine.dispatch import select
+from cllm.engine.precision import accumulation
 from cllm.engine.rounded import SLAB, rounding
 from cllm.errors import ConfigError
 from cllm.model.batch import Batch
@@ -104,7 +105,7 @@ def largest_batch(config: Config, memory: int) -> int:
 
 def checkpoint_bytes(config: Config) -> int:
     """About the size of one checkpoint: weights, moments, moving average, without padding and headers."""
-    each = size(config).parameters * DTYPES[config.precision].itemsize
+    each = size(config).parameters * accumulation(DTYPES[config.precision]).itemsize
     copies = 1 + (2 if config.optim.name == "adamw" else 1) + (1 if config.optim.ema else 0)
     return each * copies
 
@@ -154,6 +155,7 @@ def make_step(state: State, *, fused: bool = False) -> Step:
         c.train.sequence or c.model.context,
         label_smoothing=c.train.label_smoothing,
         document_mask=c.data.document_mask,
+        recompute=c.train.recompute,
         kernels=kernels,
         grads=grads,
         sink=sink,

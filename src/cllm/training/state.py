@@ -146,7 +146,7 @@ class State:
             "moments": sum(moment.nbytes for moment in self.moments.values()),
         }
         if self.ema is not None:
-            parts["moving average"] = self.ema.nbytes
+            parts["moving average"] = self.ema.nbytes + self.model.operand_bytes  # rounded, too, when it is evaluated
         return parts
 
 
