@@ -32,6 +32,9 @@ NonNegative = Annotated[float, Meta(ge=0.0)]
 Seed = Annotated[int, Meta(ge=0, lt=2**32)]
 
 
+Positions = Literal["learned", "sinusoidal", "rope", "spiral", "clock", "prime", "mix"]
+
+
 class _Section(Struct, forbid_unknown_fields=True, kw_only=True, frozen=True):
     pass
 
@@ -60,12 +63,12 @@ class ModelConfig(_Section, frozen=True):
     ff: Annotated[int, Meta(ge=1, le=2**18)] = 512
     context: Annotated[int, Meta(ge=1, le=2**20)] = 512
     vocab: Annotated[int, Meta(ge=1, le=2**24)] = 1000
-    positions: Literal["learned", "sinusoidal", "rope", "spiral", "clock", "prime", "mix"] = "learned"
+    positions: Positions = "learned"  # learned table, fixed code, rotary (rope), or a mix of spiral, clock, prime, learned
     positions_start: Literal["normal", "sinusoid"] = "normal"  # what a learned table begins as
     positions_normalize: bool = True  # rows of spiral, clock and prime (alone and in mix) scaled to RMS 0.02
     positions_mix: tuple[float, float, float, float] = (0.25, 0.25, 0.25, 0.25)  # of spiral, clock, prime, learned
     positions_mix_trainable: bool = False  # the four weights of mix are trained, too
-    rope_base: Positive = 10000.0
+    rope_base: Positive = 10000.0  # rope: how slowly the last plane turns
     rope_interleaved: bool = False  # pairs of channels 2j, 2j+1 instead of j, j + head width/2
     init: Literal["normal", "lattice"] = "normal"  # of the token embedding
     init_mix: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.0  # lattice: part of N(0, 0.02²) in each row

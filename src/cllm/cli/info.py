@@ -36,7 +36,7 @@ def info(
     set: list[str]
         One setting, as in --set train.batch=8; may be repeated.
     settings: bool
-        List every setting with its value instead.
+        List every setting instead, with its value and a sentence on it, as a run file.
     json: bool
         Print one JSON object.
     """
@@ -81,6 +81,8 @@ def info(
     m = config.model
     print(f"{config.preset}: {m.layers} layers, width {m.width}, {m.heads} heads, feed-forward {m.ff}, ", end="")
     print(f"vocabulary {m.vocab}, context {m.context}")
+    if chosen := configuration.lattice_options(m):
+        print("lattice options     " + ", ".join(f"{key} = {value}" for key, value in chosen.items()))
     print(f"parameters          {measured.parameters:,}")
     print(f"FLOPs per token     {measured.flops_per_token:,} (forward and backward, T = {config.train.sequence})")
     print(f"memory of training  {_mb(measured.total_bytes)}  (batch {config.train.batch}, {config.precision})")
@@ -98,13 +100,19 @@ def _settings(config: Any) -> str:
     import msgspec
     import tomli_w
 
+    from cllm.cli.sentences import sentences
+
+    said = sentences()
+
     def lines(values: dict[str, Any], section: str) -> str:
         text, tables = "", ""
         for key, value in values.items():
             if isinstance(value, dict):  # its own table, behind the section's keys
                 tables += "\n" + tomli_w.dumps({section: {key: value}} if section else {key: value})
-            else:
-                text += f"# {key} = …\n" if value is None else tomli_w.dumps({key: value})
+                continue
+            sentence = said.get(f"{section}.{key}" if section else key)
+            text += f"# {sentence}\n" if sentence else ""
+            text += f"# {key} = …\n" if value is None else tomli_w.dumps({key: value})
         return text + tables
 
     values: dict[str, Any] = msgspec.to_builtins(config)
