@@ -153,14 +153,14 @@ def test_fast_balls_overlap_plain_balls(tied, activation, bits) -> None:
 
 def test_fallback(monkeypatch) -> None:
     assert isinstance(fast.fastest(), FastBalls)
-    fast.fastest.cache_clear()
+    fast._fastest.cache_clear()
     monkeypatch.setattr(slices, "LIMIT", 2**12)  # sums of 4096 products of 2^42 are no longer exact
     try:
         with pytest.raises(CertificateError):
             fast.self_test()
         assert type(fast.fastest()) is Balls
     finally:
-        fast.fastest.cache_clear()
+        fast._fastest.cache_clear()
 
 
 @pytest.mark.parametrize(

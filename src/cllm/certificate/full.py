@@ -342,7 +342,7 @@ def _assemble(
             "trained": subject.trained,
             "tokens_BT1": subject.tokens_BT1.tolist(),
             "documents_BT1": subject.documents_BT1.tolist(),
-            "model": msgspec.to_builtins(c.model),
+            "model": msgspec.json.decode(msgspec.json.encode(c.model)),
         },
         bits=bits,
         loss=loss,

@@ -138,7 +138,7 @@ def attention(
 
     def run(
         qkv: Tensor, heads: Tensor, lse: Tensor, scratch: Any, *, documents_BT: Tensor | None = None,
-        dropout: Any = None,
+        dropout: Any = None, bias: None = None,
     ) -> None:  # fmt: skip
         q, k, v = split(qkv, lse)
         s = scores(q, k, documents_BT)
@@ -147,7 +147,7 @@ def attention(
 
     def backward(
         dheads: Tensor, qkv: Tensor, heads: Tensor, lse: Tensor, dqkv: Tensor, scratch: Any, *,
-        documents_BT: Tensor | None = None, dropout: Any = None,
+        documents_BT: Tensor | None = None, dropout: Any = None, bias: None = None, dbias_CC: None = None,
     ) -> None:  # fmt: skip
         (q, k, v), (do,) = split(qkv, lse), split(dheads, lse, 1)
         a = (scores(q, k, documents_BT) - lse.unsqueeze(3)).exp()

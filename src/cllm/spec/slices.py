@@ -88,14 +88,17 @@ def of_balls(a: Fixed, bits: int) -> Operand:
     size = magnitude(a)
     if not np.isfinite(size).all():
         raise CertificateError("balls that are not finite: raise the precision")
-    if a.bits < 0:
+    if a.bits < 0 or not size.any():
         return Operand(a, 0, 0, size, a.rad)
-    exponent = a.top + 1
+    exponent = min(a.top, int(np.frexp(size.max())[1])) + 1  # a part of an array may be far smaller than the whole
     if floor := float(np.quantile(a.rad, 0.1)):
         bits = min(bits, max(exponent + 3 - int(np.frexp(floor)[1]), DIGIT))
     count = -(-bits // DIGIT)
     lost = unit(exponent - DIGIT * count)
-    return Operand(a, exponent, count, up(size + lost, 1), up(a.rad + lost, 1))
+    zero = size == 0
+    return Operand(
+        a, exponent, count, np.where(zero, 0.0, up(size + lost, 1)), np.where(zero, 0.0, up(a.rad + lost, 1))
+    )
 
 
 def of_floats(x: Floats) -> Operand:

@@ -50,9 +50,14 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
 }
 
 
+def library() -> ctypes.CDLL | None:
+    """The library in use; None where `cllm.native.why_not("spec", "slices")` says why."""
+    return native.load("spec", "slices")
+
+
 def available() -> bool:
-    """Whether the library is there; `cllm.native.why_not("spec", "slices")` says why not."""
-    return native.load("spec", "slices") is not None
+    """Whether the library is there."""
+    return library() is not None
 
 
 @cache
@@ -66,10 +71,10 @@ def _function(library: ctypes.CDLL, name: str) -> Any:
 
 def call(name: str, *arguments: Any) -> int:
     """What slices_<name> returns. Raises CertificateError where it refuses its input."""
-    library = native.load("spec", "slices")
-    if library is None:
+    used = library()
+    if used is None:
         raise CertificateError(f"no native arithmetic: {native.why_not('spec', 'slices')}")
-    found = int(_function(library, name)(*arguments))
+    found = int(_function(used, name)(*arguments))
     if found == FAILED:
         raise CertificateError(f"native {name}: the numbers are not finite, or too large for their places")
     return found
