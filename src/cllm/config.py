@@ -63,7 +63,7 @@ class ModelConfig(_Section, frozen=True):
     ff: Annotated[int, Meta(ge=1, le=2**18)] = 512
     context: Annotated[int, Meta(ge=1, le=2**20)] = 512
     vocab: Annotated[int, Meta(ge=1, le=2**24)] = 1000
-    positions: Positions = "learned"  # learned table, fixed code, rotary (rope), or a mix of spiral, clock, prime, learned
+    positions: Positions = "learned"  # a learned table, a fixed code, rotary (rope), or a mix of some
     positions_start: Literal["normal", "sinusoid"] = "normal"  # what a learned table begins as
     positions_normalize: bool = True  # rows of spiral, clock and prime (alone and in mix) scaled to RMS 0.02
     positions_mix: tuple[float, float, float, float] = (0.25, 0.25, 0.25, 0.25)  # of spiral, clock, prime, learned
