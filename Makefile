@@ -44,6 +44,7 @@ lint: $(STAMP)   ## style, types and layers
 bench: $(NATIVE)  ## every figure of speed and memory, ours beside the peers; writes benchmarks/*.json
 	$(BIN)/cllm bench train-step --save benchmarks
 	$(BIN)/cllm bench train-step --preset seed --batch 8 --sequence 256 --rounds 5 --skip-memory --save benchmarks
+	$(BIN)/cllm bench gemm --save benchmarks
 	$(BIN)/cllm bench numbers --save benchmarks
 	$(BIN)/cllm bench certify --save benchmarks
 

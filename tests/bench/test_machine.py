@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from cllm.bench import machine, measure
+from cllm.engine import native
 from cllm.errors import UsageError
 
 
@@ -74,7 +75,7 @@ def test_bandwidth_counts_reads_and_writes(monkeypatch: pytest.MonkeyPatch) -> N
     timing = measure.Timing(0.5, 0.0, (0.5,))
     monkeypatch.setattr(machine, "interleave", lambda candidates, *a, **k: dict.fromkeys(candidates, timing))
     found = machine.memory_bandwidth(bytes_each=1 << 20)
-    assert found.read == 2 * (1 << 20) and found.copy == 4 * (1 << 20)
+    assert found.read == found.write == 2 * (1 << 20) and found.copy == 4 * (1 << 20)
 
 
 @pytest.mark.parametrize("precision", machine.PRECISIONS)
@@ -82,7 +83,22 @@ def test_a_real_small_measurement(precision: str) -> None:
     peak = machine.gemm_peak(precision, shapes=((64, 64, 64), (128, 128, 128)), rounds=2)
     assert peak.shape in ((64, 64, 64), (128, 128, 128)) and 1e6 < peak.flops < 1e16
     found = machine.memory_bandwidth(bytes_each=1 << 22, rounds=2)
-    assert 1e7 < found.read < 1e14 and 1e7 < found.copy < 1e14
+    assert all(1e7 < rate < 1e14 for rate in (found.read, found.write, found.copy))
+
+
+def test_the_register_loop_counts_its_operations_and_is_the_first_choice_for_the_peak() -> None:
+    if not native.available():
+        assert machine.register_peak("fp32") is None
+    else:
+        from cllm.engine.native.peak import multiply_adds
+
+        loops = {kind: (multiply_adds(kind, 10), multiply_adds(kind, 30)) for kind in ("fp32", "fp64", "bf16")}
+        assert all(0 < 3 * few == many for few, many in loops.values()), "proportional to the steps"
+        assert loops["fp32"][0] == 2 * loops["fp64"][0], "twice the lanes"
+        assert loops["bf16"][0] in (loops["fp32"][0], 2 * loops["fp32"][0])
+        assert 1e6 < machine.register_peak("fp32", rounds=1) < 1e16
+    assert machine.peak_gflops({"bf16_gflops": 1.0, "bf16_peak_gflops": 2.0}, "bf16") == 2.0
+    assert machine.peak_gflops({"fp32_gflops": 1.0, "bf16_peak_gflops": 2.0}, "fp32") == 1.0
 
 
 def test_unknown_precision() -> None:

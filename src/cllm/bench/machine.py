@@ -1,7 +1,8 @@
 """What a figure was measured on: the machine's description and its measured limits.
 
-A limit here is the best that a good library reaches on this machine in the same minutes: the fastest
-`torch.mm` over several shapes, and the memory's speed over arrays far larger than the caches.
+The *peak* of a precision is what its multiply-add instructions do when they never wait: a loop that stays in the
+registers, on all threads. The *GEMM peak* is the fastest `torch.mm` over several shapes. The memory's speed is taken
+over arrays far larger than the caches. All of them in the same minutes as what is compared with them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,31 @@ def gemm_peak(
     return Peak(flops[best][0] / timings[best].median_s, flops[best][1], timings[best].spread)
 
 
+STEPS = 20_000  # of the register loop: about a millisecond
+
+
+def register_loop(kind: str) -> Callable[[], float] | None:
+    """A call of the register loop that returns its number of operations; None where there is none of this kind.
+
+    kind: fp32, fp64, bf16 or int8.
+    """
+    from cllm.engine import native
+
+    if not native.available():
+        return None
+    from cllm.engine.native.peak import multiply_adds
+
+    return (lambda: multiply_adds(kind, STEPS)) if multiply_adds(kind, 1) else None
+
+
+def register_peak(kind: str, *, rounds: int = 5) -> float | None:
+    """Operations a second of the register loop, all threads, median; None where there is none of this kind."""
+    loop = register_loop(kind)
+    if loop is None:
+        return None
+    return loop() / interleave({kind: loop}, rounds, warmup=2, least_s=0.02)[kind].median_s
+
+
 def _product(m: int, k: int, n: int, dtype: torch.dtype, device: str) -> Callable[[], object]:
     # Values of both signs that stay finite; their time does not depend on them.
     a = torch.randn(m, k, dtype=torch.float32, device=device).to(dtype)
@@ -175,11 +201,12 @@ def _product(m: int, k: int, n: int, dtype: torch.dtype, device: str) -> Callabl
 
 @dataclass(frozen=True, slots=True)
 class Bandwidth:
-    """Bytes a second: read (a sum over a large array), copy (reads and writes counted each)."""
+    """Bytes a second: reading or writing a large array, copying (reads and writes counted each); spread of reading."""
 
     read: float
     copy: float
     spread: float
+    write: float
 
 
 def memory_bandwidth(*, device: str = "cpu", bytes_each: int = 1 << 28, rounds: int = 5) -> Bandwidth:
@@ -187,17 +214,43 @@ def memory_bandwidth(*, device: str = "cpu", bytes_each: int = 1 << 28, rounds: 
     sync = torch.cuda.synchronize if device.startswith("cuda") else None
     source = torch.ones(bytes_each // 4, dtype=torch.float32, device=device)
     target = torch.empty_like(source)
-    timings = interleave({"read": source.sum, "copy": lambda: target.copy_(source)}, rounds, warmup=1, sync=sync)
-    size = source.numel() * 4
-    return Bandwidth(size / timings["read"].median_s, 2 * size / timings["copy"].median_s, timings["read"].spread)
+    calls: dict[str, Callable[[], object]] = {
+        "read": source.sum,
+        "write": lambda: target.fill_(1.0),
+        "copy": lambda: target.copy_(source),
+    }
+    from cllm.engine import native
+
+    if device == "cpu" and native.available():
+        from cllm.engine.native import peak
+
+        calls |= {"read": lambda: peak.read(source), "write": lambda: peak.write(target, 1.0)}
+    timings = interleave(calls, rounds, warmup=1, sync=sync)
+    read, write, copy = (source.numel() * 4 / timings[name].median_s for name in ("read", "write", "copy"))
+    return Bandwidth(read, 2 * copy, timings["read"].spread, write)
 
 
 def limits(*, device: str = "cpu", rounds: int = 3) -> dict[str, float]:
-    """The machine's measured limits for a table's facts: `fp32_gflops`, `bf16_gflops`, `fp64_gflops`, `read_gb_s`,
-    `copy_gb_s`. Takes some ten seconds; measure beside what is compared with them."""
-    found = {f"{name}_gflops": gemm_peak(name, device=device, rounds=rounds).gflops for name in PRECISIONS}
+    """The machine's measured limits for a table's facts, in some ten seconds; measure beside what is compared with it.
+
+    `fp32_peak_gflops`, also fp64, bf16 and int8 (operations): the register loop, on a CPU with native kernels;
+    `fp32_gflops`, also fp64 and bf16: the GEMM peak; `read_gb_s`, `write_gb_s`, `copy_gb_s`.
+    """
+    found: dict[str, float] = {}
+    for kind in (*PRECISIONS, "int8") if device == "cpu" else ():
+        peak = register_peak(kind, rounds=rounds)
+        if peak is not None:
+            found[f"{kind}_peak_gflops"] = peak / 1e9
+    found |= {f"{name}_gflops": gemm_peak(name, device=device, rounds=rounds).gflops for name in PRECISIONS}
     memory = memory_bandwidth(device=device, rounds=rounds)
-    return {**found, "read_gb_s": memory.read / 1e9, "copy_gb_s": memory.copy / 1e9}
+    return {
+        **found, "read_gb_s": memory.read / 1e9, "write_gb_s": memory.write / 1e9, "copy_gb_s": memory.copy / 1e9,
+    }  # fmt: skip
+
+
+def peak_gflops(limits: Mapping[str, float], precision: str) -> float:
+    """What a fraction of the peak is taken of: the register loop's peak, or the GEMM peak where there is no loop."""
+    return limits.get(f"{precision}_peak_gflops", limits[f"{precision}_gflops"])
 
 
 def _lines(path: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from cllm import config as settings
-from cllm.bench.machine import limits, peak_rss_bytes, rss_bytes
+from cllm.bench.machine import limits, peak_gflops, peak_rss_bytes, rss_bytes
 from cllm.bench.measure import Table, interleave, ratio
 from cllm.bench.peers import VARIANTS, known_variant, peer_steps
 from cllm.model.batch import Batch
@@ -92,7 +92,7 @@ def run(
             name,
             timing,
             tokens_per_s=batch * sequence / timing.median_s,
-            peak_fraction=work / timing.median_s / measured["bf16_gflops" if name.endswith("bf16") else "fp32_gflops"],
+            peak_fraction=work / timing.median_s / peak_gflops(measured, "bf16" if name.endswith("bf16") else "fp32"),
             times_ours=ratio(timing, timings[OURS]).median,
             peak_rss_mb=memory.get("peak_rss_mb"),
         )
