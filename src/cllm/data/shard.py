@@ -135,7 +135,11 @@ class ShardWriter:
     def __init__(self, folder: Path, name: str, tokenizer: Tokenizer, mix: list[MixPart] | None = None) -> None:
         self._folder, self._name, self._tokenizer, self._mix = folder, name, tokenizer, mix
         self._tokens: BinaryIO = (folder / f"{name}.tokens").open("wb")
-        self._tokens.write(b"\0" * HEADER.size)  # the header needs the count: written last
+        try:
+            self._tokens.write(b"\0" * HEADER.size)  # the header needs the count: written last
+        except OSError:
+            self._tokens.close()
+            raise
         self._encoder = Encoder(tokenizer, self._tokens)
 
     def add(self, pieces: Iterable[str]) -> None:
