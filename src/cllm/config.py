@@ -283,6 +283,11 @@ def _check_memory(config: Config, where: str) -> None:
         )
     if optim.name != "adamw":
         raise ConfigError(f'{where}: memory: "{mode}" is for optim.name = "adamw", got "{optim.name}"')
+    if config.model.equivariant:
+        raise ConfigError(
+            f'{where}: memory: "{mode}" rounds the moments of each weight by itself, so equal weights do not stay equal: '
+            'model.equivariant needs memory = "standard"'
+        )
     if mode == "fused":
         bars = [
             text

@@ -296,6 +296,7 @@ def test_the_birthplace_is_found_in_lean():
         ({"optim.name": "sgd", "memory": "lean"}, r'"lean" is for optim.name = "adamw", got "sgd"'),
         ({"optim.clip": 1.0, "train.accumulate": 2}, r"optim.clip = 0 .* got 1; train.accumulate = 1, got 2"),
         ({"optim.clip_value": 0.5}, r"optim.clip_value = 0, got 0.5"),
+        ({"model.equivariant": True}, r"model.equivariant needs memory"),
     ],
 )
 def test_what_a_mode_cannot_do_is_refused(changes: dict[str, Any], message: str):
