@@ -29,6 +29,7 @@ _GAPS = (1, 2, 4, 6, 8, 12, 18, 24, 36, 54)
 _GAP_LABELS = ("1", "2", "4", "6", "8–10", "12–16", "18–22", "24–34", "36–52", "54 or more")
 
 _INK = rgb("#232c6b")
+_AMBER = rgb("#c4620c")  # primes among other colours, on paper
 _DEEP = (16, 20, 40)
 
 
@@ -149,6 +150,7 @@ def palette(scheme: str, theme: str, modulus: int = 12, low: float = 0.0, high: 
         raise DomainError(f"theme: expected dark or light, got {theme!r}")
     dark = theme == "dark"
     main: Any = np.array(ACCENT if dark else _INK, dtype=np.uint8)
+    among: Any = main if dark else np.array(_AMBER, dtype=np.uint8)
     faint: Any = np.array(rgb("#1c2336") if dark else rgb("#e6e3d8"), dtype=np.uint8)
     table = np.zeros((256, 4), dtype=np.uint8)
 
@@ -167,7 +169,7 @@ def palette(scheme: str, theme: str, modulus: int = 12, low: float = 0.0, high: 
     if scheme == "Omega":
         others = scale(0.62 - 0.62 * np.arange(_OMEGA - 1) / (_OMEGA - 2))
         labels = (*(str(i) for i in range(1, _OMEGA)), f"{_OMEGA} or more")
-        return fill([faint, main, *others], labels, "Ω: prime factors, counted with multiplicity", skip=1)
+        return fill([faint, among, *others], labels, "Ω: prime factors, counted with multiplicity", skip=1)
     if scheme == "omega":
         return fill([faint, *scale(np.arange(6) / 5)], ("1", "2", "3", "4", "5", "6 or more"),
                     "ω: distinct prime factors", skip=1)  # fmt: skip
@@ -175,7 +177,7 @@ def palette(scheme: str, theme: str, modulus: int = 12, low: float = 0.0, high: 
         warm, cool = (np.array(WARM), np.array(COOL)) if dark else (rgb("#b23a1e"), rgb("#12697f"))
         return fill([warm, faint, cool], ("−1", "0", "+1"), "μ: Möbius function")
     if scheme == "least":
-        return fill([faint, *scale(np.arange(7) / 11), main], _LEAST_LABELS, "least prime factor", skip=1)
+        return fill([faint, *scale(np.arange(7) / 11), among], _LEAST_LABELS, "least prime factor", skip=1)
     if scheme == "residue":
         hues = wheel_colours(modulus) if dark else _light(wheel_colours(modulus))
         ground: Any = np.array((10, 13, 22) if dark else (248, 247, 243), dtype=np.float64)

@@ -24,6 +24,7 @@ EXACT = 2  # up to this level each cell of a grid is counted
 GAIN = 2.5  # how much denser primes look than they are, where a pixel holds many numbers
 _CHEAP = 1 << 21  # below, factors are looked up
 _DENSE = 0.6  # a dot whose radius has fewer pixels is not drawn as a disc
+_FILLED = 0.42  # part of the plane under dots of 0.36 pitches: π·0.36²
 Image = NDArray[np.uint8]
 
 
@@ -92,10 +93,12 @@ def _one(classes: Classes, colours: Image) -> Image:
     return np.asarray(colours[classes.code], dtype=np.uint8)
 
 
-def _mean(classes: Classes, colours: Image, scheme: str) -> Image:
-    """The mean over the last axis, weighted by opacity."""
+def _mean(classes: Classes, colours: Image, scheme: str, dots: bool = False) -> Image:
+    """The mean over the last axis, weighted by opacity; for dots by the part of the plane that they would cover."""
     rgba: Any = colours[classes.code].astype(np.float32)
     alpha = rgba[..., 3] / 255
+    if dots and scheme != "prime":
+        alpha = alpha * np.where(classes.bright, np.float32(_FILLED), np.float32(_FILLED * 0.6**2))
     cover = alpha.mean(-1)
     rgb = (rgba[..., :3] * alpha[..., None]).sum(-2) / np.maximum(alpha.sum(-1), 1e-9)[..., None]
     if scheme == "prime":
@@ -145,7 +148,7 @@ def _sampled(chosen: Curve, asked: Tile) -> Image:
         if side > 1 and asked.colouring.scheme in COSTLY and int(n.max()) > _CHEAP:
             side = 1
             continue
-        return _mean(classify(n, asked.colouring), _colours(asked), asked.colouring.scheme)
+        return _mean(classify(n, asked.colouring), _colours(asked), asked.colouring.scheme, chosen.kind == "dots")
 
 
 def _sectors(chosen: Curve, asked: Tile, x: Any, y: Any) -> Image:

@@ -481,9 +481,10 @@ function NullOptions({ s }: { s: Settings }) {
 }
 
 function LineOptions({ s }: { s: Settings }) {
-  const parts = s.line ? s.line.split(" ").map(Number) : [1, 1, 41];
+  const split = (text: string) => (text ? text.split(" ").map(Number) : [1, 1, 41]);
+  const parts = split(s.line);
   const set = (i: number, v: number) => {
-    const next = [...parts];
+    const next = split(settings.peek().line);
     next[i] = v;
     change({ line: next.join(" "), t: 0 });
     void drawLine();

@@ -262,7 +262,8 @@ function paintMarks(g: CanvasRenderingContext2D, c: Colours): void {
   if (hover) ring(hover.x, hover.y, c.quiet, 1);
   const at = mark.peek();
   if (!at) return;
-  ring(at.x, at.y, c.focus, 2.5);
+  ring(at.x, at.y, c.ground, 6);
+  ring(at.x, at.y, c.focus, 3);
   const [px, py] = toPane(at.x, at.y);
   g.strokeStyle = c.focus;
   g.lineWidth = 1;

@@ -41,7 +41,7 @@ export function SpacePanel() {
                     .trim()
                     .split(/[\s,]+/)
                     .map(Number);
-                  const next = [...basis];
+                  const next = settings.peek().basis.split(" ").map(Number);
                   for (let k = 0; k < 3; k++) next[3 * i + k] = Number.isInteger(found[k]) ? found[k]! : 0;
                   change({ basis: next.join(" ") });
                 }}
@@ -61,7 +61,10 @@ export function SpacePanel() {
                   min={0}
                   max={7}
                   whole
-                  onChange={(v) => change({ rows: rows.map((r, k) => (k === i ? v : r)).join(" ") })}
+                  onChange={(v) => {
+                    const now = settings.peek().rows.split(" ").map(Number);
+                    change({ rows: now.map((r, k) => (k === i ? v : r)).join(" ") });
+                  }}
                 />
               ))}
             </div>

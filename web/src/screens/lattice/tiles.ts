@@ -62,7 +62,10 @@ export class TileLayer {
   }
 
   draw(g: CanvasRenderingContext2D, camera: Camera, width: number, height: number): void {
-    const level = Math.min(40, Math.max(this.finest, Math.floor(Math.log2(camera.scale) + (this.finest < 0 ? 0.25 : 1e-9))));
+    const level = Math.min(
+      40,
+      Math.max(this.finest, Math.floor(Math.log2(camera.scale) + (this.finest < 0 ? 0.25 : 1e-9))),
+    );
     const pixel = 2 ** level;
     const side = SIZE * pixel;
     const left = camera.x - (width / 2) * camera.scale;
