@@ -285,8 +285,8 @@ def _check_memory(config: Config, where: str) -> None:
         raise ConfigError(f'{where}: memory: "{mode}" is for optim.name = "adamw", got "{optim.name}"')
     if config.model.equivariant:
         raise ConfigError(
-            f'{where}: memory: "{mode}" rounds the moments of each weight by itself, so equal weights do not stay equal: '
-            'model.equivariant needs memory = "standard"'
+            f'{where}: memory: "{mode}" rounds the moments of each weight by itself, so equal weights do not stay '
+            'equal: model.equivariant needs memory = "standard"'
         )
     if mode == "fused":
         bars = [
