@@ -30,6 +30,7 @@ class Case:
     p: float = 0.0
     classes: int = 0
     seed: int = 1
+    scattered: bool = False  # documents come back after others
 
 
 class Guarded:
@@ -63,7 +64,7 @@ class Operands:
         shape = (case.batch, case.sequence)
         options = {}
         if case.documents:
-            options["documents_BT"] = d.ints(2, *shape).cumsum(1)
+            options["documents_BT"] = d.ints(3, *shape) if case.scattered else d.ints(2, *shape).cumsum(1)
         if case.p:
             options["dropout"] = (Key(case.seed, 3, first_row=2), case.p, 1)
         dbias = None

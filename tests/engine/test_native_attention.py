@@ -28,6 +28,7 @@ CASES = [
     Case(1, 2, 50, 128, documents=True, classes=2),
     Case(1, 1, 40, 80, documents=True, p=0.2, classes=4),
     Case(1, 1, 101, 13, documents=True),
+    Case(2, 1, 61, 16, documents=True, scattered=True, classes=2),
 ]
 
 
@@ -52,7 +53,7 @@ def test_torch_twin_over_several_groups_of_rows(monkeypatch):
 
 small = st.builds(
     Case, st.integers(1, 3), st.integers(1, 3), st.integers(1, 20), st.integers(1, 20), st.booleans(),
-    st.sampled_from([0.0, 0.4]), st.integers(0, 3), st.integers(0, 2**31),
+    st.sampled_from([0.0, 0.4]), st.integers(0, 3), st.integers(0, 2**31), st.booleans(),
 )  # fmt: skip
 
 
