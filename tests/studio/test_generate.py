@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import runpy
 import socket
 import subprocess
 import sys
@@ -233,7 +234,7 @@ ASKED = [
 
 @pytest.mark.parametrize("asked", ASKED, ids=range(len(ASKED)))
 def test_the_command_and_the_script_write_the_same(
-    server: Any, asked: Asked, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    server: Any, asked: Asked, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command as a real shell reads it, the script as it stands."""
     import msgspec
@@ -251,5 +252,7 @@ def test_the_command_and_the_script_write_the_same(
     monkeypatch.chdir(server.workspace)
     assert run_command(words) == 0
     assert capsys.readouterr().out == asked.prompt + text + "\n"
-    exec(told["python"], {})
+    script = tmp_path / "script.py"
+    script.write_text(told["python"])
+    runpy.run_path(str(script))
     assert capsys.readouterr().out == text + "\n"

@@ -16,6 +16,7 @@ import pytest
 
 from cllm.errors import LimitError, RunError
 from cllm.studio import jobs as jobs_module
+from cllm.studio import process
 from cllm.studio.jobs import Jobs, setting_text, train_arguments
 from cllm.studio.workspace import Workspace
 from cllm.training.events import current, read_events
@@ -147,7 +148,7 @@ def test_a_server_that_died_finds_its_jobs(tmp_path: Path) -> None:
         row = serving.until(lambda: (r := third.client.ask("/api/train/runs")["runs"][0])["state"] == "stopped" and r)
         assert "resume" in row["words"]
         assert third.client.ask("/api/train/run", run="runs/a")["stop"] == "SIGINT"
-    assert not serving.alive(job["pid"])
+    serving.until(lambda: process.birth(job["pid"]) is None)
 
 
 def test_a_training_from_a_terminal_is_found_by_its_lock(workspace: Workspace) -> None:

@@ -51,10 +51,14 @@ def holds(pid: int, path: Path) -> bool:
     """Whether a process has this file open (Linux only; elsewhere False)."""
     try:
         wanted = path.stat()
-        for entry in os.scandir(f"/proc/{pid}/fd"):
-            found = os.stat(entry.path)
-            if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
-                return True
+        opened = os.listdir(f"/proc/{pid}/fd")
     except OSError:
         return False
+    for number in opened:
+        try:
+            found = os.stat(f"/proc/{pid}/fd/{number}")
+        except OSError:  # closed in between
+            continue
+        if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
+            return True
     return False

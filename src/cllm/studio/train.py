@@ -118,7 +118,9 @@ async def preview(request: Request) -> Response:
 
 
 def _first_text(folder: Path, name: str) -> tuple[Path, str]:
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
         if entry.is_file(follow_symlinks=False) and not entry.name.startswith("."):
             return folder / entry.name, f"{name}/{entry.name}"
     raise Missing(f"{name}: no file in this folder")

@@ -44,11 +44,12 @@ class Workspace:
         return path
 
     def resolve(self, name: str, *, exists: bool = True) -> Path:
-        """`name`, relative to the root with `/` between folders, as a real path below it.
+        """`name`, relative to the root (or beginning with it) with `/` between folders, as a real path below it.
 
         Raises Outside for anything that leads elsewhere (absolute, "..", a link out of the workspace) or into the
         studio's own folder, Missing when `exists` and nothing is there.
         """
+        name = name.removeprefix(f"{self.root.as_posix()}/")  # as a run that was started from a terminal may say it
         if "\0" in name or "\\" in name or any("\ud800" <= sign <= "\udfff" for sign in name):
             raise Outside(f"{name!r}: not a path in the workspace")
         parts = name.split("/")

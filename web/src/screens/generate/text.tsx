@@ -168,16 +168,20 @@ function Alternatives({ box, at, token, pinned, onTake, onClose }: AlternativesP
       left: Math.max(6, Math.min(mark.left - 8, innerWidth - own.offsetWidth - 8)),
       top: Math.max(8, fits ? Math.min(below, innerHeight - own.offsetHeight - 8) : above),
     });
-    if (pinned)
-      own.querySelector<HTMLElement>("[data-control='generate.alternative']")?.focus({ preventScroll: true });
   }, [at, pinned]);
+  const placed = spot !== undefined;
+  useLayoutEffect(() => {
+    // the first that can be taken; only what is shown can have the focus
+    if (pinned && placed)
+      card.current?.querySelector<HTMLElement>(".alternative:enabled")?.focus({ preventScroll: true });
+  }, [pinned, placed]);
   const most = Math.max(...token.top.map(([, , p, q]) => Math.max(p, q)), 1e-9);
   const rank = token.top.findIndex(([id]) => id === token.id);
   const step = (event: KeyboardEvent) => {
     const by = event.key === "ArrowDown" ? 1 : event.key === "ArrowUp" ? -1 : 0;
     if (!by) return;
     event.preventDefault();
-    const all = [...card.current!.querySelectorAll<HTMLElement>("[data-control='generate.alternative']")];
+    const all = [...card.current!.querySelectorAll<HTMLElement>(".alternative:enabled")];
     all[all.indexOf(document.activeElement as HTMLElement) + by]?.focus();
   };
   return (

@@ -114,6 +114,11 @@ export function DataPicker() {
                 />
               ))}
             </ul>
+            {texts.files.length === 0 && (
+              <p class="quiet">
+                Your own texts go into <span class="mono picker-path">{texts.workspace}</span>
+              </p>
+            )}
             {texts.more && <p class="quiet">Only the first 2000 files are listed; choose their folder.</p>}
           </div>
           <PreviewPane name={looked} />

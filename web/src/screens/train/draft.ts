@@ -59,3 +59,11 @@ export function like(detail: Detail): void {
   name.value = "";
   from.value = undefined;
 }
+
+/** Begin from a run's weights: its model stays as it is, its tokenizer comes with them. */
+export function fromWeights(detail: Detail): void {
+  like(detail);
+  const { "data.tokenizer": _, "data.vocab_size": __, ...rest } = values.peek();
+  values.value = rest;
+  from.value = detail.name;
+}

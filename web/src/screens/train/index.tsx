@@ -4,7 +4,7 @@ import { Button, Empty } from "../../controls";
 import { useCommands } from "../../state/commands";
 import { go, keep, route } from "../../state/route";
 import { api, type Detail } from "./api";
-import { form, like } from "./draft";
+import { form, fromWeights, like } from "./draft";
 import { NewRun } from "./form";
 import { RunList } from "./runs";
 import { alive, follow, rows } from "./state";
@@ -30,9 +30,9 @@ export default function Train() {
     const next = others.includes(run) ? others.filter((n) => n !== run) : [...others, run].slice(-5);
     go("train", { run: current, ...(next.length > 0 ? { with: next.join(",") } : {}) });
   };
-  const begin = async (detail: Detail) => {
+  const begin = async (detail: Detail, weights: boolean) => {
     if (form.peek() === undefined) form.value = await api.form();
-    like(detail);
+    (weights ? fromWeights : like)(detail);
     create();
   };
   useEffect(() => {
@@ -59,7 +59,13 @@ export default function Train() {
         {making ? (
           <NewRun onStarted={open} onBack={back} />
         ) : current ? (
-          <View key={current} run={current} others={others} onBack={back} onLike={(d) => void begin(d)} />
+          <View
+            key={current}
+            run={current}
+            others={others}
+            onBack={back}
+            onLike={(d, w) => void begin(d, w)}
+          />
         ) : none ? (
           <Empty title="No run yet">
             <p>

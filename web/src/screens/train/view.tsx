@@ -18,7 +18,7 @@ interface ViewProps {
   run: string;
   others: readonly string[];
   onBack: () => void;
-  onLike: (detail: Detail) => void;
+  onLike: (detail: Detail, weights: boolean) => void;
 }
 
 export function View({ run, others, onBack, onLike }: ViewProps) {
@@ -140,7 +140,7 @@ interface ActionsProps {
   row: Pick<Row, "state" | "step" | "steps" | "checkpoints"> | Detail;
   run: string;
   detail: Detail | undefined;
-  onLike: (detail: Detail) => void;
+  onLike: (detail: Detail, weights: boolean) => void;
 }
 
 function Actions({ row, run, detail, onLike }: ActionsProps) {
@@ -211,11 +211,23 @@ function Actions({ row, run, detail, onLike }: ActionsProps) {
         <Button
           control="train.like"
           title="A new run that begins with these settings"
-          onClick={() => onLike(detail)}
+          onClick={() => onLike(detail, false)}
         >
           New run like this
         </Button>
       )}
+      {detail &&
+        !live &&
+        detail.checkpoints.some((c) => c.there && c.step > 0) &&
+        detail.stop !== "non-finite" && (
+          <Button
+            control="train.from"
+            title="A new run that begins with the weights of its newest checkpoint"
+            onClick={() => onLike(detail, true)}
+          >
+            From its weights
+          </Button>
+        )}
     </div>
   );
 }
