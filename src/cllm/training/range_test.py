@@ -101,7 +101,8 @@ def range_test(
         if stop():
             ended = "interrupted"
             break
-        norm = stepper.gradients(stepper.batches(state.position), state.step)
+        rate = low * (high / low) ** (i / (steps - 1)) if i < steps else 0.0
+        norm = stepper.gradients(stepper.batches(state.position), state.step, rate)
         fine = stepper.finite(norm)
         loss = stepper.loss if fine else math.inf
         if i:
@@ -117,8 +118,8 @@ def range_test(
             ended = "runaway"
             break
         if i < steps:
-            rates.append(low * (high / low) ** (i / (steps - 1)))
-            stepper.update(rates[-1], norm)
+            rates.append(rate)
+            stepper.update(rate, norm)
     rates = rates[: len(losses)]
     steepest, lowest, suggested = suggestion(rates, smooth, first, _noise(losses))
     return RangeTest(tuple(rates), tuple(losses), tuple(smooth), ended, steepest, lowest, suggested)
