@@ -40,7 +40,9 @@ def trained(c: settings.Config, steps: int = 3) -> State:
     return state
 
 
-@pytest.mark.parametrize("changes", [{}, {"optim.ema": 0.9}, {"optim.name": "sgd"}, {"precision": "fp64"}, {"precision": "bf16"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"optim.ema": 0.9}, {"optim.name": "sgd"}, {"precision": "fp64"}, {"precision": "bf16"}]
+)
 def test_a_state_comes_back_exactly(changes: dict[str, Any]):
     c = config(**changes)
     state = trained(c)
