@@ -9,7 +9,8 @@ import pytest
 
 from cllm import config as settings
 from cllm.bench import train_step
-from cllm.bench.train_step import OURS, candidates
+from cllm.bench.elsewhere import Elsewhere, tcmalloc
+from cllm.bench.train_step import OURS, OWN, candidates, preloaded
 from cllm.errors import UsageError
 from cllm.model.model import Model
 
@@ -61,5 +62,25 @@ def test_without_a_compiler_the_compiled_peers_are_left_out(monkeypatch: pytest.
     monkeypatch.setattr(train_step, "limits", lambda: {"fp32_gflops": 1.0, "bf16_gflops": 1.0})
     with inductor.patch({"cpp.cxx": (None, "/nonexistent/c++")}):
         table = train_step.run("nano", batch=2, sequence=16, rounds=1, peers=[PEER, "compile fp32"], rss=False)
-    assert [row.name for row in table.rows] == [OURS, PEER]
+    assert [row.name for row in table.rows][:3] == [*OWN, PEER]
+    assert "compile fp32" not in [row.name for row in table.rows]
+    assert all(row.figures["times_ours"] > 0 for row in table.rows)
     assert any("compile fp32 is left out" in note and "C++ compiler" in note for note in table.notes)
+
+
+def test_our_step_in_bf16_starts_from_the_same_weights() -> None:
+    steps = candidates(CONFIG, OWN)
+    assert steps["cllm bf16"]() == pytest.approx(steps[OURS](), rel=2.0**-7)
+
+
+def test_a_candidate_elsewhere_takes_the_same_steps() -> None:
+    here, there = candidates(CONFIG, [PEER])[PEER], preloaded(CONFIG, PEER, tcmalloc())
+    assert [there() for _ in range(3)] == [here() for _ in range(3)]
+    there.close()
+
+
+def test_a_candidate_that_fails_elsewhere_says_so() -> None:
+    broken = Elsewhere("step = lambda: 1 / 0")
+    with pytest.raises(RuntimeError, match="exit code 1"):
+        broken()
+    broken.close()

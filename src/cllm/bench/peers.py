@@ -178,16 +178,25 @@ def peer_step(
     """
     known_variant(variant)
     compiled, low = variant.startswith("compile"), variant.endswith("bf16")
-    inputs, targets = tokens_BT1[:, :-1].contiguous(), tokens_BT1[:, 1:].contiguous()
-    device = inputs.device.type
+    device = tokens_BT1.device.type
 
     def mean_loss(x_BT: Tensor, y_BT: Tensor) -> Tensor:
         with torch.autocast(device, torch.bfloat16, enabled=low):
             return model.loss_sum(x_BT, y_BT) / y_BT.numel()
 
     forward = torch.compile(mean_loss) if compiled else mean_loss
-    optimiser = adamw(model, lr)
-    parameters = list(model.parameters())
+    return whole_step(forward, adamw(model, lr), tokens_BT1, clip)
+
+
+def whole_step(
+    forward: Callable[[Tensor, Tensor], Tensor], optimiser: torch.optim.Optimizer, tokens_BT1: Tensor, clip: float
+) -> Callable[[], float]:
+    """Forward, backward, clipping of the global norm, optimiser, gradients set to None.
+
+    forward: (inputs, targets) → the mean loss.
+    """
+    inputs, targets = tokens_BT1[:, :-1].contiguous(), tokens_BT1[:, 1:].contiguous()
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
 
     def step() -> float:
         loss = forward(inputs, targets)

@@ -6,14 +6,18 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from cllm import config as settings
+from cllm.bench.elsewhere import Elsewhere, tcmalloc
 from cllm.bench.machine import limits, peak_gflops, peak_rss_bytes, rss_bytes
 from cllm.bench.measure import Table, interleave, ratio
 from cllm.bench.peers import VARIANTS, known_variant, peer_steps
+from cllm.bench.peers_installed import PACKAGES, package_step
 from cllm.model.batch import Batch
 from cllm.model.layout import flops_per_token
 from cllm.model.model import Model
@@ -22,6 +26,10 @@ from cllm.training.plan import make_step
 from cllm.training.state import DTYPES, State
 
 OURS = "cllm fp32"
+OWN = ("cllm bf16", OURS)
+"""Our step in each precision; kernels as `cllm info` names them."""
+TUNED = "compile bf16"
+"""The fastest peer, which also runs with tcmalloc preloaded where that is installed."""
 LR, CLIP = 1e-4, 1.0
 
 
@@ -48,9 +56,25 @@ def our_step(config: settings.Config) -> tuple[State, Callable[[], float]]:
 
 
 def candidates(config: settings.Config, names: Sequence[str]) -> dict[str, Callable[[], float]]:
-    """Our step and the peers asked for, all from the same weights on the same rows; nothing else stays in memory."""
-    ours = {OURS: our_step(config)[1]} if OURS in names else {}
-    return ours | _peers(config, tuple(name for name in names if name != OURS))
+    """Our steps and the peers asked for, all from the same weights on the same rows; nothing else stays in memory."""
+    ours = {
+        name: our_step(settings.replace(config, {"precision": name.split()[1]}))[1] for name in OWN if name in names
+    }
+    installed = {
+        name: package_step(name, config.model, tokens(config), lr=LR, clip=CLIP) for name in PACKAGES if name in names
+    }
+    peers = _peers(config, tuple(name for name in names if name in VARIANTS))
+    return {name: step for name in names for found in (ours, peers, installed) if (step := found.get(name))}
+
+
+def preloaded(config: settings.Config, name: str, library: Path) -> Elsewhere:
+    """A candidate in a process of its own, under another allocator, on as many threads."""
+    code = (
+        "import json, torch; from cllm.bench.train_step import candidates; from cllm import config as settings; "
+        "told, name, threads = map(json.loads, sys.argv[1:]); torch.set_num_threads(threads); "
+        "step = candidates(settings.load(base=told), [name])[name]"
+    )
+    return Elsewhere(code, [settings.to_dict(config), name, torch.get_num_threads()], preload=library)
 
 
 def _peers(config: settings.Config, names: tuple[str, ...]) -> dict[str, Callable[[], float]]:
@@ -73,9 +97,20 @@ def run(
     """
     for name in peers:
         known_variant(name)
-    config = settings.load(preset=preset, overrides={"train.batch": batch, "train.sequence": sequence})
-    steps = candidates(config, [OURS, *dict.fromkeys(peers)])
+    sizes = {"train.batch": batch, "train.sequence": sequence, "precision": "fp32"}
+    config = settings.load(preset=preset, overrides=sizes)
+    steps: dict[str, Callable[[], float]] = candidates(config, [*OWN, *dict.fromkeys(peers)])
     notes = _leave_out_uncompilable(steps)
+    for name in PACKAGES if peers else ():
+        if find_spec(name.split()[0]) is None:
+            notes.append(f"{name.split()[0]} is not installed; its row is missing.")
+        else:
+            steps |= candidates(config, [name])
+    library = tcmalloc()
+    if TUNED in steps and library is None:
+        notes.append("tcmalloc is not installed (Debian: libtcmalloc-minimal4); its row is missing.")
+    elif TUNED in steps and library is not None:
+        steps[f"{TUNED} tcmalloc"] = preloaded(config, TUNED, library)
     names = list(steps)
     timings = interleave(steps, rounds=rounds, warmup=2)
     measured = limits()
@@ -87,18 +122,20 @@ def run(
     )
     for name in names:
         timing = timings[name]
-        memory = alone(config, name) if rss else {}
+        memory = alone(config, name) if rss and not name.endswith("tcmalloc") else {}
+        low = "bf16" in name
         table.add_timing(
             name,
             timing,
             tokens_per_s=batch * sequence / timing.median_s,
-            peak_fraction=work / timing.median_s / peak_gflops(measured, "bf16" if name.endswith("bf16") else "fp32"),
-            times_ours=ratio(timing, timings[OURS]).median,
+            peak_fraction=work / timing.median_s / peak_gflops(measured, "bf16" if low else "fp32"),
+            times_ours=ratio(timing, timings[OWN[0] if low else OURS]).median,
+            times_ours_bf16=ratio(timing, timings[OWN[0]]).median,
             peak_rss_mb=memory.get("peak_rss_mb"),
         )
-        if name == OURS and memory:
-            table.facts["RSS growth of our step, step 20 to 200 (MB)"] = memory["growth_mb"]
-    table.notes += ["times_ours: how many times as long as our step, paired by round.", *notes]
+        if name in OWN and memory:
+            table.facts[f"RSS growth of {name}, step 20 to 200 (MB)"] = memory["growth_mb"]
+    table.notes += ["times_ours: how many times as long as our step in the same precision, paired by round.", *notes]
     return table
 
 
@@ -130,10 +167,10 @@ def alone(config: settings.Config, name: str) -> dict[str, float]:
 
 def _alone(values: dict[str, Any], name: str) -> dict[str, float]:
     step = candidates(settings.load(base=values), [name])[name]
-    for _ in range(20 if name == OURS else 4):
+    for _ in range(20 if name in OWN else 4):
         step()
     before = rss_bytes() or 0
-    if name == OURS:
+    if name in OWN:
         for _ in range(180):
             step()
     return {"peak_rss_mb": (peak_rss_bytes() or 0) / 1e6, "growth_mb": ((rss_bytes() or 0) - before) / 1e6}
