@@ -115,4 +115,5 @@ def test_a_chart_draws_what_it_is_given_and_breaks_where_nothing_is():
     assert "nothing to draw" in Chart([Series("x", [], [])], "t", "x", "y").svg()
     one = Chart([Series("x", [3], [2.0])], "t", "x", "y")
     assert "nan" not in one.svg()
+    assert "<circle" in one.svg()
     assert one.terminal(10, 4)

@@ -120,6 +120,10 @@ class Chart:
         for line in sorted(self.series, key=lambda s: not s.faint):
             kind, ink = ("faint" if line.faint else "line"), _ink(line)
             for piece in line.pieces(self.log_x):
+                if len(piece) == 1:  # a path of one point draws nothing
+                    (x, y), colour = piece[0], COLOURS[line.colour % len(COLOURS)]
+                    parts.append(f'<circle cx="{across.at(x):.1f}" cy="{up.at(y):.1f}" r="3" fill="{colour}"/>')
+                    continue
                 path = "L".join(f"{across.at(x):.1f} {up.at(y):.1f}" for x, y in piece)
                 parts.append(f'<path class="{kind}" {ink} d="M{path}"/>')
         parts.append("</g>")
