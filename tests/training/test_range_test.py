@@ -16,6 +16,7 @@ import pytest
 
 import cllm
 from cllm import api
+from cllm.cli import run
 from cllm.errors import UsageError
 from cllm.training.range_test import suggestion
 
@@ -42,9 +43,9 @@ def test_it_measures_what_training_would(tmp_path: Path, text: Path):
     assert math.isclose(found.lr[-1], 1e-2, rel_tol=1e-12)
     assert all(math.isclose(r, 100 ** (1 / 19), rel_tol=1e-9) for r in ratios)
     # the first two updates made by training itself, at the same rates: the same loss, to the bit, behind each
-    run = cllm.train(text, preset="nano", out=tmp_path / "run", quiet=True, set=SETTINGS | {
+    trained = cllm.train(text, preset="nano", out=tmp_path / "run", quiet=True, set=SETTINGS | {
         "train.steps": 2, "optim.lr": 1e-4, "schedule.name": "constant", "schedule.warmup": 0})  # fmt: skip
-    events = [json.loads(line) for line in (run.path / "events.jsonl").read_text().splitlines()]
+    events = [json.loads(line) for line in (trained.path / "events.jsonl").read_text().splitlines()]
     assert [e["loss"] for e in events if e["event"] == "step"][1] == found.loss[0]
 
 
@@ -58,6 +59,18 @@ def test_a_rate_that_is_too_high_ends_it(text: Path):
     svg = found.chart("t").svg()
     assert "suggested" in svg
     assert "nan" not in svg
+
+
+def test_a_range_that_ends_while_the_loss_falls_says_so(text: Path, capsys: pytest.CaptureFixture[str]):
+    found = find(text, low=1e-4, high=3e-3, steps=30)
+    assert found.ended == "range"
+    assert found.still_falling
+    assert found.suggested is not None
+    sets = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
+    assert (
+        run(["find-lr", str(text), "--preset", "nano", *sets, "--low", "1e-4", "--high", "3e-3", "--steps", "30"]) == 0
+    )
+    assert "still falling at 0.003" in capsys.readouterr().out
 
 
 def test_a_rate_that_moves_nothing_has_no_suggestion(text: Path):
@@ -96,6 +109,7 @@ def test_it_can_be_stopped_and_shows_what_there_is(text: Path, monkeypatch: pyte
     monkeypatch.setattr(stepper.Stepper, "update", then_interrupt)
     found = find(text, steps=100)
     assert found.ended == "interrupted"
+    assert found.suggested is None, "it was falling, or never fell"
     assert len(found.loss) == len(found.lr) == 14
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -135,8 +149,6 @@ def test_the_command_leaves_nothing_behind_also_when_interrupted(tmp_path: Path,
 
 
 def test_an_existing_picture_is_only_ever_replaced_by_another_picture(tmp_path: Path, text: Path):
-    from cllm.cli import run
-
     target = tmp_path / "book.txt"
     target.write_text("mine")
     assert run(["find-lr", str(text), "--preset", "nano", "--plot", str(target)]) == 2

@@ -81,8 +81,12 @@ def find_lr(
         print(msgspec.json.encode(found.to_dict()).decode())
     else:
         show(chart)
+        if found.still_falling:
+            print(
+                f"The loss was still falling at {found.lr[-1]:.2g}: where it turns is not known. Give a higher --high."
+            )
         if found.suggested is None:
-            print("The loss never fell: no rate to suggest. Try a lower --low, or more --steps.")
+            print("No rate to suggest: " + ("it ended too early." if found.lowest else "the loss never fell."))
         else:
             print(
                 f"steepest fall at {found.steepest:.2g}, lowest loss at {found.lowest:.2g}: "

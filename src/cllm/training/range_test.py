@@ -32,7 +32,7 @@ class RangeTest:
     lr, loss, smoothed: per step, the rate of its update and the loss behind it (of the next step's rows, nats a
     token; infinite where the step was not finite).  ended: "range" (all rates were tried), "runaway", "interrupted".
     steepest: the rate at which the smoothed loss falls fastest per factor of the rate.  lowest: the rate where it is
-    lowest.  suggested: see `suggestion`; None when the loss never fell.
+    lowest.  suggested: see `suggestion`; None when the loss never fell, or was interrupted while it fell.
     """
 
     lr: tuple[float, ...]
@@ -42,6 +42,11 @@ class RangeTest:
     steepest: float | None
     lowest: float | None
     suggested: float | None
+
+    @property
+    def still_falling(self) -> bool:
+        """Whether the loss was lowest at the last rates tried: where it turns is not known."""
+        return self.lowest is not None and self.ended != "runaway" and self.lowest >= 0.9 * self.lr[-1]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able: infinite losses become None."""
@@ -122,6 +127,8 @@ def range_test(
             stepper.update(rate, norm)
     rates = rates[: len(losses)]
     steepest, lowest, suggested = suggestion(rates, smooth, first, _noise(losses))
+    if ended == "interrupted" and lowest is not None and lowest >= 0.9 * rates[-1]:
+        suggested = None  # the loss was still falling: nothing is known about where it turns
     return RangeTest(tuple(rates), tuple(losses), tuple(smooth), ended, steepest, lowest, suggested)
 
 
