@@ -188,7 +188,8 @@ export async function run(each: Column): Promise<void> {
   } finally {
     cancelAnimationFrame(frame);
     flush();
-    if (each.stop === stop) {
+    // halted, or at its end; but not when another writing has begun in the meantime
+    if (each.stop === stop || each.stop === undefined) {
       each.stop = undefined;
       each.busy.value = "";
     }

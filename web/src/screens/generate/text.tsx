@@ -1,4 +1,5 @@
 /** The written text: each token tinted by its surprise; the alternatives on hover, pinned by a click, to branch off. */
+import { Component } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Button } from "../../controls";
 import type { Alternative } from "./api";
@@ -97,18 +98,15 @@ export function Text({ column }: { column: Column }) {
     >
       <p class="written" aria-live="off">
         <span class="prompt-text">{path.length > 0 || column.busy.value ? column.prompt.value : ""}</span>
-        {path.map((token, i) => (
-          <span
-            key={i}
-            role="button"
-            data-control="generate.token"
-            data-place={i}
-            tabIndex={i === Math.min(focus, path.length - 1) ? 0 : -1}
-            class={`token t${tint(token.nats)} ${token.forced ? "forced" : ""} ${at === i ? "at" : ""}`}
-            aria-label={`${visible(token.text)}, ${token.nats.toFixed(1)} nats`}
-          >
-            {token.text}
-          </span>
+        {Array.from({ length: Math.ceil(path.length / CHUNK) }, (_, n) => (
+          <Chunk
+            key={n}
+            branch={current}
+            from={n * CHUNK}
+            path={path}
+            at={at}
+            focus={Math.min(focus, path.length - 1)}
+          />
         ))}
         {column.busy.value === "writing" && <span class="caret" aria-hidden="true" />}
       </p>
@@ -136,6 +134,53 @@ export function Text({ column }: { column: Column }) {
       )}
     </div>
   );
+}
+
+/** Tokens that are drawn together: a chunk that is full and holds neither the mark nor the focus stays as it is, so a
+ * long text costs no more for each new token than a short one. */
+const CHUNK = 200;
+
+interface ChunkProps {
+  branch: number;
+  from: number;
+  path: readonly Piece[];
+  at: number | undefined;
+  focus: number;
+}
+
+class Chunk extends Component<ChunkProps> {
+  override shouldComponentUpdate(next: ChunkProps): boolean {
+    const now = this.props;
+    const end = next.from + CHUNK;
+    const inside = (place: number | undefined) => place !== undefined && place >= next.from && place < end;
+    return (
+      next.branch !== now.branch ||
+      next.path.slice(next.from, end).length !== now.path.slice(now.from, end).length ||
+      next.path[next.from] !== now.path[now.from] ||
+      next.path[Math.min(end, next.path.length) - 1] !== now.path[Math.min(end, now.path.length) - 1] ||
+      (next.at !== now.at && (inside(next.at) || inside(now.at))) ||
+      (next.focus !== now.focus && (inside(next.focus) || inside(now.focus)))
+    );
+  }
+
+  override render({ from, path, at, focus }: ChunkProps) {
+    return path.slice(from, from + CHUNK).map((token, n) => {
+      const i = from + n;
+      return (
+        <span
+          key={i}
+          role="button"
+          data-control="generate.token"
+          data-place={i}
+          tabIndex={i === focus ? 0 : -1}
+          class={`token t${tint(token.nats)} ${token.forced ? "forced" : ""} ${at === i ? "at" : ""}`}
+          aria-label={`${visible(token.text)}, ${token.nats.toFixed(1)} nats`}
+        >
+          {token.text}
+        </span>
+      );
+    });
+  }
 }
 
 function tokenAt(box: HTMLElement | null, place: number): HTMLElement | null {
