@@ -1,5 +1,8 @@
 // One token of every sequence of a batch through the whole network, in one parallel region: model/forward.py for one
 // position, with keys and values appended to the cache.
+#include <atomic>
+#include <thread>
+
 #include "decode.hpp"
 #include "vectormath.hpp"
 
@@ -21,26 +24,50 @@ struct Network {
   int64_t scratch_bytes;
 };
 
-inline void barrier() {
-#if defined(_OPENMP)
-#pragma omp barrier
+// Waiting for each other several times a layer, for a few microseconds each: spinning at first, whatever OpenMP's own
+// barriers do (the command line makes them sleep), then leaving the processor to others. Zeroed once, by the caller.
+struct Barrier {
+  std::atomic<int32_t> arrived, round;
+  void wait(int threads) {
+    const int32_t now = round.load(std::memory_order_acquire);
+    if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == threads) {
+      arrived.store(0, std::memory_order_relaxed);
+      round.store(int32_t(uint32_t(now) + 1), std::memory_order_release);
+      return;
+    }
+    for (int spins = 0; round.load(std::memory_order_acquire) == now; ++spins) {
+      if (spins >= SPINS) std::this_thread::yield();
+#if defined(__x86_64__)
+      else __builtin_ia32_pause();
 #endif
-}
-
-inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+    }
+  }
+  static constexpr int SPINS = 2000;  // some 30 µs
+};
+constexpr int64_t BARRIER_FLOATS = 16;  // a cache line
+static_assert(sizeof(Barrier) <= BARRIER_FLOATS * sizeof(float));
 
 // What all threads share, and what each has for itself.
 struct Scratch {
+  Barrier* barrier;
   float *x, *qkv, *heads, *hidden;  // [batch, padded width, 3·width, width, ff]
-  float *input, *scores;          // a thread's: the vectors as the products want them, scores of a query
-  int64_t ld, ld_qkv, ld_hidden, used;
-  Scratch(const Network& n, float* memory, int thread, int threads) {
-    ld = padded(n.width), ld_qkv = padded(3 * n.width), ld_hidden = padded(n.ff);
-    const int64_t shared = n.batch * (2 * ld + ld_qkv + ld_hidden);
-    const int64_t own = n.batch * std::max(ld, ld_hidden) + round_up(n.context, ROW);
-    x = memory, qkv = x + n.batch * ld, heads = qkv + n.batch * ld_qkv, hidden = heads + n.batch * ld;
-    input = memory + shared + thread * own, scores = input + n.batch * std::max(ld, ld_hidden);
-    used = (shared + threads * own) * int64_t(sizeof(float));
+  float *input, *scores;            // a thread's: the vectors as the products want them, scores of a query
+  int64_t ld, ld_qkv, ld_hidden;
+  Scratch(const Network& n, int thread) : ld(padded(n.width)), ld_qkv(padded(3 * n.width)), ld_hidden(padded(n.ff)) {
+    float* at = static_cast<float*>(n.scratch);
+    barrier = reinterpret_cast<Barrier*>(at), at += BARRIER_FLOATS;
+    x = at, at += n.batch * ld;
+    qkv = at, at += n.batch * ld_qkv;
+    heads = at, at += n.batch * ld;
+    hidden = at, at += n.batch * ld_hidden;
+    input = at + thread * own(n), scores = input + n.batch * std::max(ld, ld_hidden);
+  }
+  static int64_t own(const Network& n) {
+    return n.batch * std::max(padded(n.width), padded(n.ff)) + padded(n.context);
+  }
+  static int64_t bytes(const Network& n, int64_t threads) {
+    const int64_t shared = n.batch * (2 * padded(n.width) + padded(3 * n.width) + padded(n.ff));
+    return (BARRIER_FLOATS + shared + threads * own(n)) * int64_t(sizeof(float));
   }
 };
 
@@ -54,7 +81,7 @@ template <class W> struct Token {
     for (int64_t b = 0; b < n.batch; ++b)
       for (int64_t c = own.begin; c < own.end; ++c)
         s.x[b * s.ld + c] = n.tokens[tokens[b] * n.width + c] + (n.positions ? n.positions[n.position * n.width + c] : 0);
-    barrier();
+    s.barrier->wait(threads);
     for (int64_t i = 0; i < n.layers; ++i) layer(n.layer[i]);
     normalise(n.norm_gain, n.norm_bias);
     apply<false>(n.head, s.ld, logits, n.vocab);
@@ -63,21 +90,21 @@ template <class W> struct Token {
   void layer(const Layer& l) const {
     normalise(l.norm1_gain, l.norm1_bias);
     apply<false>(l.qkv, s.ld, s.qkv, s.ld_qkv);
-    barrier();
+    s.barrier->wait(threads);
     const Range own = part(n.batch * n.heads, thread, threads);
     for (int64_t i = own.begin; i < own.end; ++i) attend(l, i / n.heads, i % n.heads, n.width / n.heads);
-    barrier();
+    s.barrier->wait(threads);
     take(s.heads, s.ld, n.width);
     apply<true>(l.out, s.ld, s.x, s.ld);
-    barrier();
+    s.barrier->wait(threads);
     normalise(l.norm2_gain, l.norm2_bias);
     apply<false>(l.up, s.ld, s.hidden, s.ld_hidden);
     const Range rows = part(l.up.rows, thread, threads, L);
     for (int64_t b = 0; b < n.batch; ++b) gelu(s.hidden + b * s.ld_hidden + rows.begin, rows.end - rows.begin);
-    barrier();
+    s.barrier->wait(threads);
     take(s.hidden, s.ld_hidden, n.ff);
     apply<true>(l.down, s.ld_hidden, s.x, s.ld);
-    barrier();
+    s.barrier->wait(threads);
   }
 
   // This thread's rows of y (+)= W·input + bias.
@@ -173,7 +200,7 @@ template <class W> struct Token {
 
 template <class W> void token(const Network& n, const int64_t* tokens, float* logits) {
   parallel([&](int t, int count) {
-    Token<W>{n, Scratch(n, static_cast<float*>(n.scratch), t, count), t, count}.run(tokens, logits);
+    Token<W>{n, Scratch(n, t), t, count}.run(tokens, logits);
   });
 }
 
@@ -191,5 +218,5 @@ CLLM_API void decode_int8(const cllm::decode::Network* n, const int64_t* tokens,
 }
 // Bytes of scratch memory for this many threads.
 CLLM_API void decode_scratch(const cllm::decode::Network* n, int64_t threads, int64_t* bytes) {
-  *bytes = cllm::decode::Scratch(*n, nullptr, 0, int(threads)).used;
+  *bytes = cllm::decode::Scratch::bytes(*n, threads);
 }
