@@ -72,6 +72,49 @@ def train_step(
 
 
 @app.command
+def profile(
+    *,
+    preset: str = "seed",
+    batch: int = 8,
+    sequence: int = 256,
+    precision: Sequence[str] = ("bf16", "fp32"),
+    rounds: int = 10,
+    save: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Where the time of a training step goes: each kernel's time, bytes, operations and share of what is possible.
+
+    Examples:
+
+      cllm bench profile
+
+      cllm bench profile --preset small --batch 16 --sequence 128 --precision bf16 --save benchmarks
+
+    Parameters
+    ----------
+    preset: str
+        The model's size.
+    batch: int
+        Rows a step.
+    sequence: int
+        Tokens a row.
+    precision: Sequence[str]
+        Of bf16, fp32 and fp64; may be repeated.
+    rounds: int
+        Steps; a kernel's figure is the least of them.
+    save: Path
+        Also write the results as JSON into this folder.
+    json: bool
+        Print one JSON object.
+    """
+    _check_folder(save)
+    from cllm.bench.profile import run
+
+    found = [run(preset, batch=batch, sequence=sequence, precision=name, rounds=rounds) for name in precision]
+    return _show(found, save, json)
+
+
+@app.command
 def curves(
     *,
     preset: str = "small",
