@@ -139,6 +139,17 @@ def test_a_number_of_any_size(page: Any, studio: Any) -> None:
     expect(control(page, "calculate.row").first).to_have_value("2535301200456458802993406410751")
 
 
+def test_a_far_number_is_brought_so_near_that_it_can_be_seen(page: Any, studio: Any) -> None:
+    """On the crystalline map 10^11 has its neighbours a thirty-thousandth away."""
+    show(page, studio, curve="crystalline")
+    fill(page, "lattice.jump", "100000000003")
+    expect(page).to_have_url(re.compile(r"w=0\.000"))
+    settled(page)
+    image = pixels(page)
+    height, width = image.shape[:2]
+    assert tuple(image[height // 2, width // 2]) == (255, 205, 92)
+
+
 def test_a_wrong_number_is_explained(page: Any, studio: Any, watch: Any) -> None:
     watch.allow("status of 400")
     show(page, studio)
@@ -204,6 +215,7 @@ def test_zoom_buttons(page: Any, studio: Any) -> None:
 
 @covers("lattice.curve", "lattice.modulus", "lattice.start", "lattice.lap", "lattice.dot", "lattice.labels")
 def test_every_curve_is_drawn(page: Any, studio: Any) -> None:
+    page.set_viewport_size({"width": 940, "height": 480})
     show(page, studio)
     seen = []
     options = control(page, "lattice.curve").locator("option")
@@ -524,8 +536,9 @@ def test_tiles_out_of_view_are_given_up(page: Any, studio: Any) -> None:
     """Jumping about leaves no queue behind: what is seen last is there soon."""
     ended: list[str] = []
     page.on("requestfailed", lambda request: ended.append(request.url))
+    page.set_viewport_size({"width": 940, "height": 480})
     show(page, studio, colour="Omega")
-    for k in range(12):
+    for k in range(8):
         page.goto(studio.at("lattice", colour="Omega", x=20_000 * k + 100_000, y=31_000 * k, w=1500))
     settled(page)
     assert any("/api/lattice/tile" in url for url in ended)

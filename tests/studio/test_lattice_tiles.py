@@ -159,6 +159,21 @@ def test_bytes_and_limits() -> None:
         render(Tile("ulan", 0, 0, 0))
 
 
+@pytest.mark.parametrize("name", ["ulam", "hilbert", "sacks", "vogel", "crystalline", "wheel", "ring-clock"])
+@pytest.mark.parametrize(("level", "i"), [(40, 1 << 50), (40, -(1 << 50)), (26, 5000), (12, 1 << 45)])
+def test_beyond_the_last_number_there_is_nothing(name: str, level: int, i: int) -> None:
+    assert not render(Tile(name, level, i, i))[..., 3].any()
+
+
+@pytest.mark.parametrize("name", ["sacks", "vogel", "ulam"])
+def test_the_whole_seen_from_far_away(name: str) -> None:
+    """All 10¹² numbers in a few pixels: a disc or a square about the origin, and nothing round it."""
+    image = render(Tile(name, 13, -1, 0))
+    shown = image[..., 3] > 0
+    assert shown[-40:, -40:].mean() > 0.2  # sixteen numbers a pixel, one in 28 a prime
+    assert not shown[:128].any() and not shown[:, :128].any()
+
+
 def test_far_out_there_is_nothing() -> None:
     assert not render(Tile("ulam", 0, 10**6, 0))[..., 3].any()
     assert not render(Tile("wheel", 0, 1 << 45, 0))[..., 3].any()

@@ -28,6 +28,8 @@ IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 HILBERT_ORDER = 20  # 4²⁰ > 10¹² cells; an even order, so it begins like every smaller even one
 MAX_POINTS = 1_000_000
+_ULAM_REACH = 1 << 20  # (2·2²⁰)² > 10¹²
+_REACH = 1.1e6  # beyond this radius √n curves hold no n ≤ 10¹²
 PRIME_POINTS = 400_000
 HANDS = (0.56, 0.27, 0.12, 0.05)
 """Lengths of the clock abacus' four hands, joined end to end."""
@@ -101,7 +103,9 @@ def _ulam_place(n: IntArray, o: Options) -> tuple[Any, Any]:
 
 
 def _ulam_inverse(a: IntArray, b: IntArray, o: Options) -> IntArray:
-    return np.asarray(ulam_inverse(a, b) + (o.start - 1))
+    inside = np.maximum(np.abs(a), np.abs(b)) < _ULAM_REACH
+    n = np.asarray(ulam_inverse(np.where(inside, a, 0), np.where(inside, b, 0)))
+    return np.where(inside, n + (o.start - 1), -1)
 
 
 def _hilbert_place(n: IntArray, o: Options) -> tuple[Any, Any]:
@@ -123,7 +127,7 @@ def _wheel_place(n: IntArray, o: Options) -> tuple[Any, Any]:
 
 def _wheel_inverse(x: FloatArray, y: FloatArray, o: Options) -> Sector:
     r = np.hypot(x, y)
-    ring = np.rint(r).astype(np.int64) - 1
+    ring = np.rint(np.minimum(r, MAX_N)).astype(np.int64) - 1
     spokes = np.arctan2(y, x) * (o.modulus / TAU)
     spoke = np.rint(spokes)
     n = clocks.wheel_inverse(np.maximum(ring, 0), spoke.astype(np.int64) % o.modulus, o.modulus)
@@ -138,7 +142,7 @@ def _ring_place(n: IntArray, o: Options) -> tuple[Any, Any]:
 
 def _ring_inverse(x: FloatArray, y: FloatArray, o: Options) -> Sector:
     r = np.hypot(x, y)
-    row = np.rint(r).astype(np.int64) - 1
+    row = np.rint(np.minimum(r, MAX_N)).astype(np.int64) - 1
     inside = row >= 0
     lap, ring = np.maximum(row, 0) // 4, np.maximum(row, 0) % 4
     size = np.array(clocks.RADICES)[ring]
@@ -157,7 +161,7 @@ def _sacks_place(n: IntArray, o: Options) -> tuple[Any, Any]:
 def _sacks_inverse(x: FloatArray, y: FloatArray, o: Options) -> IntArray:
     r, turn = np.hypot(x, y), np.arctan2(y, x) / TAU
     turn = np.where(turn < 0, turn + 1, turn)
-    whole = np.maximum(np.rint(r - turn), 0)
+    whole = np.maximum(np.rint(np.minimum(r, 2 * _REACH) - turn), 0)
     # n = (whole + turn)², without the square's rounding
     w = whole.astype(np.int64)
     return np.asarray(w * w + np.rint((2 * whole + turn) * turn).astype(np.int64))
@@ -169,9 +173,10 @@ def _vogel_place(n: IntArray, o: Options) -> tuple[Any, Any]:
 
 def _vogel_inverse(x: FloatArray, y: FloatArray, o: Options) -> IntArray:
     # the golden angle is −φ turns: the same lattice, mirrored
-    return nearest(
+    found = nearest(
         x, y, np.square, lambda n: 0.5 / np.sqrt(np.maximum(n, 0.25)), lambda n: spirals.vogel(n).xy(), 0, MAX_N, -1
     )
+    return np.where(np.hypot(x, y) < _REACH, found, -1)
 
 
 def _crystalline_place(n: IntArray, o: Options) -> tuple[Any, Any]:
@@ -179,10 +184,11 @@ def _crystalline_place(n: IntArray, o: Options) -> tuple[Any, Any]:
 
 
 def _crystalline_inverse(x: FloatArray, y: FloatArray, o: Options) -> IntArray:
-    return nearest(
+    found = nearest(
         x, y, lambda r: np.exp(np.minimum(r, 39.0) * LN3), lambda n: 1 / (n * LN3),
         lambda n: spirals.crystalline(n).xy(), 1, MAX_N,
     )  # fmt: skip
+    return np.where(np.hypot(x, y) < np.log(1.01 * MAX_N) / LN3, found, -1)
 
 
 def _crystalline_radius(n: FloatArray) -> Any:
@@ -200,7 +206,7 @@ def _archimedes_within(box: tuple[float, float, float, float], o: Options) -> Po
     near = float(np.hypot(max(x0, 0, -x1), max(y0, 0, -y1)))
     far = float(np.hypot(max(abs(x0), abs(x1)), max(abs(y0), abs(y1))))
     low, high = max(int(near), 0), min(int(far) + 1, MAX_N)
-    if high - low > 1 << 25:
+    if high - low > 1 << 23:
         raise LimitError(f"this tile would need {high - low} numbers; zoom in")
     parts = [np.empty((0, 3))]
     for first in range(low, high + 1, 1 << 20):

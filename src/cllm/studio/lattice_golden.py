@@ -37,10 +37,10 @@ def nearest(
     most: int,
     sign: int = 1,
 ) -> NDArray[np.int64]:
-    """The n in least … most whose point is nearest to (x, y); near the edge between two of them perhaps the other one.
+    """The n ≥ least whose point is nearest to (x, y); near the edge between two of them perhaps the other one.
 
-    number: real n of a radius; pitch: dr/dn at n; place: the points of integers; sign: −1 where the angle runs
-    clockwise (n·(1 − φ) turns and n·(−φ) turns are the same).
+    number: real n of a radius; pitch: dr/dn at n; place: the points of integers; most: the largest n near which is
+    searched; sign: −1 where the angle runs clockwise (n·(1 − φ) turns and n·(−φ) turns are the same).
     """
     r = np.hypot(x, y)
     turn = sign * np.arctan2(y, x) / TAU
@@ -66,7 +66,7 @@ def nearest(
             far = ((steps - dr) * a) ** 2 + (((u + i) * s + (v + j) * t - dt) * around) ** 2
             better = far < distance
             best[better], distance[better] = steps[better], far[better]
-    found: NDArray[np.int64] = np.clip(base + best, least, most)
+    found: NDArray[np.int64] = np.maximum(base + best, least)
     near = base < _CURVED
     if bool(near.any()):
         found[near] = _by_distance(x[near], y[near], place, least, int(base[near].max()))

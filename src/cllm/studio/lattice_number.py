@@ -129,7 +129,10 @@ def _near(n: Any) -> list[tuple[str, str]]:
 
 
 def place(text: str, name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """The world coordinates of a number on a curve, for jumping there: {n, x, y}. Raises DomainError."""
+    """The world coordinates of a number on a curve, for jumping there: {n, x, y, pitch}. Raises DomainError.
+
+    pitch: how far its neighbours are, about; None where they are scattered.
+    """
     import msgspec
 
     n, o = read(text), msgspec.convert(options, Options)
@@ -143,7 +146,10 @@ def place(text: str, name: str, options: dict[str, Any]) -> dict[str, Any]:
     x, y = chosen.place(np.array([n], dtype=np.int64), o)
     if not (np.isfinite(x[0]) and np.isfinite(y[0])):
         raise DomainError(f"{n}: the formula has no finite value there")
-    return {"n": str(n), "x": float(x[0]), "y": float(y[0])}
+    pitch: float | None = None if chosen.kind == "points" else 1.0
+    if chosen.radius is not None:
+        pitch = float(chosen.radius(np.array([max(n, 1)], dtype=np.float64))[0]) / 0.37
+    return {"n": str(n), "x": float(x[0]), "y": float(y[0]), "pitch": pitch}
 
 
 def _prime_place(n: int) -> dict[str, Any]:
@@ -155,7 +161,7 @@ def _prime_place(n: int) -> dict[str, Any]:
     if index > PRIME_POINTS:
         raise DomainError(f"{n}: the {index}th prime; the picture holds the first {PRIME_POINTS}")
     x, y = CURVES["crystalline-prime"].place(np.array([index], dtype=np.int64), Options())
-    return {"n": str(n), "x": float(x[0]), "y": float(y[0])}
+    return {"n": str(n), "x": float(x[0]), "y": float(y[0]), "pitch": None}
 
 
 def value_at(text: str, expression: str) -> dict[str, Any]:

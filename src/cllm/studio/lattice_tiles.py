@@ -23,6 +23,7 @@ LEVELS = (-44, 40)
 EXACT = 2  # up to this level each cell of a grid is counted
 GAIN = 2.5  # how much denser primes look than they are, where a pixel holds many numbers
 _CHEAP = 1 << 21  # below, factors are looked up
+_FAR = 4e12  # no curve reaches as far; what lies beyond is moved here
 _DENSE = 0.6  # a dot whose radius has fewer pixels is not drawn as a disc
 _FILLED = 0.42  # part of the plane under dots of 0.36 pitches: π·0.36²
 Image = NDArray[np.uint8]
@@ -71,7 +72,7 @@ def centres(asked: Tile) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     along = np.arange(SIZE) + 0.5
     x = (asked.i * float(SIZE) + along) * s
     y = ((asked.j + 1) * float(SIZE) - along) * s
-    a, b = np.meshgrid(x, y)
+    a, b = np.meshgrid(np.clip(x, -_FAR, _FAR), np.clip(y, -_FAR, _FAR))
     return a, b
 
 
@@ -139,6 +140,7 @@ def _sampled(chosen: Curve, asked: Tile) -> Image:
         shape = (SIZE, SIZE, side, side)
         px = x[..., None, None] + s * (steps[:, None] + (rng.random(shape) - 0.5) / side)
         py = y[..., None, None] + s * (steps[None, :] + (rng.random(shape) - 0.5) / side)
+        px, py = np.clip(px, -_FAR, _FAR), np.clip(py, -_FAR, _FAR)
         if chosen.kind == "cells":
             n = chosen.inverse(np.floor(px).astype(np.int64), np.floor(py).astype(np.int64), o)
         else:

@@ -149,14 +149,16 @@ export async function locate(text: string, move: boolean): Promise<void> {
   const near = n !== undefined && n <= 1e12 && n >= s.start ? placeOf(s, n) : undefined;
   try {
     const found = near
-      ? { x: near[0], y: near[1] }
-      : await get<{ x: number; y: number }>("/api/lattice/place", { ...query.peek(), n: text }, placeTurn());
+      ? { x: near[0], y: near[1], pitch: 1 }
+      : await get<{ x: number; y: number; pitch: number | null }>(
+          "/api/lattice/place",
+          { ...query.peek(), n: text },
+          placeTurn(),
+        );
     mark.value = found;
     if (move) {
-      const v = view.peek();
-      const curve = curveOf(s);
-      const grid = curve?.kind === "cells";
-      const scale = grid ? Math.min(v.scale, 1 / 14) : v.scale;
+      // so near that its neighbours can be told from it
+      const scale = Math.min(view.peek().scale, (found.pitch ?? Infinity) / 14);
       glideTo({ x: found.x, y: found.y, scale }, reducedMotion.peek());
     }
   } catch (error) {

@@ -1,5 +1,6 @@
 /** The camera, and the pointer's and keyboard's ways to move it. */
 import { signal } from "@preact/signals";
+import { settings } from "./settings";
 
 /** Centre and world units a CSS pixel. */
 export interface View {
@@ -12,10 +13,20 @@ export const view = signal<View>({ x: 0, y: 0, scale: 1 });
 /** Size of one pane in CSS pixels. */
 export const paneSize = signal({ width: 800, height: 600 });
 
-const SCALES: readonly [number, number] = [1e-11, 1e10];
+const NEAREST = 1e-11;
+/** World units a pixel at most; p → (p, p) has all integers of a ring to look at. */
+function farthest(): number {
+  const curve = settings.peek().curve;
+  if (curve.startsWith("crystalline")) return 1;
+  return curve === "archimedes" ? 8192 : 1e10;
+}
+
+function bounded(scale: number): number {
+  return Math.min(farthest(), Math.max(NEAREST, scale));
+}
 
 export function setView(next: View): void {
-  const scale = Math.min(SCALES[1], Math.max(SCALES[0], next.scale));
+  const scale = bounded(next.scale);
   const far = 2e12;
   view.value = {
     x: Math.min(far, Math.max(-far, next.x)),
@@ -28,7 +39,7 @@ export function setView(next: View): void {
 export function zoomAt(factor: number, px: number, py: number): void {
   const { width, height } = paneSize.peek();
   const v = view.peek();
-  const scale = Math.min(SCALES[1], Math.max(SCALES[0], v.scale * factor));
+  const scale = bounded(v.scale * factor);
   const dx = px - width / 2;
   const dy = height / 2 - py;
   setView({ x: v.x + dx * (v.scale - scale), y: v.y + dy * (v.scale - scale), scale });
