@@ -408,6 +408,14 @@ def test_runs_that_go_are_gone_and_broken_ones_are_listed(tmp_path: Path) -> Non
     store.close()
 
 
+def test_the_speed_is_smoothed() -> None:
+    found = Summary()
+    found.take({"event": "step", "step": n, "tokens_per_s": 1000.0} for n in range(5))
+    assert found.rate == pytest.approx(1000)
+    found.take({"event": "step", "step": n, "tokens_per_s": 0.0} for n in range(20))
+    assert found.rate == pytest.approx(500)  # after one half-life
+
+
 def test_summary_keeps_a_small_curve() -> None:
     steps = [{"event": "step", "step": n, "time": float(n), "loss": 1 / (n + 1)} for n in range(10_000)]
     found = Summary()

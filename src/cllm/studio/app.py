@@ -76,7 +76,7 @@ class Studio:
 
     def jobs_now(self) -> tuple[str, list[dict[str, Any]]]:
         """The topic of the jobs: the state of each that lives, and of those that ended lately."""
-        jobs = self.jobs.all()[-RECENT:]
+        jobs = self.jobs.recent(RECENT)
         return "jobs", [{"id": job.id, "run": job.run, "state": job.state, "error": job.error} for job in jobs]
 
     def publish_jobs(self) -> None:

@@ -88,6 +88,11 @@ class Jobs:
         with self._lock:
             return [self._job(record) for record in self._records.values()]
 
+    def recent(self, count: int) -> list[Job]:
+        """The newest ones."""
+        with self._lock:
+            return [self._job(record) for record in list(self._records.values())[-count:]]
+
     def active(self) -> list[Job]:
         """Those whose process lives."""
         return [job for job in self.all() if job.state != "ended"]

@@ -21,7 +21,7 @@ from cllm.studio.summary import Summary, summarise
 from cllm.studio.workspace import RUN_FILE, RUN_PARTS, Workspace
 from cllm.training.events import Event, current
 
-VERSION = 1
+VERSION = 2
 EVENTS_FILE = "events.jsonl"
 _TABLE = """
 create table if not exists run (

@@ -11,6 +11,8 @@ import msgspec
 from cllm.training.events import Event, number
 
 CURVE = 48  # points of the small curve in the list
+RATE = 20  # steps: half-life of the speed that is shown
+RATE_KEPT = 0.5 ** (1 / RATE)
 
 
 class Figure(msgspec.Struct):
@@ -35,8 +37,8 @@ class Figure(msgspec.Struct):
 
 class Summary(msgspec.Struct):
     """What the list of runs shows. metrics: by kind of event and key, as in "step.loss".  curve: the training loss,
-    thinned to at most 2·CURVE points, `stride` steps apart.  began, seen: seconds since 1970 of the first and last
-    event."""
+    thinned to at most 2·CURVE points, `stride` steps apart.  rate: tokens a second, smoothed over RATE steps.  began,
+    seen: seconds since 1970 of the first and last event."""
 
     steps: int | None = None
     step: int = 0
@@ -52,6 +54,7 @@ class Summary(msgspec.Struct):
     curve: list[float] = []
     stride: int = 1
     points: int = 0
+    rate: float | None = None
     metrics: dict[str, Figure] = {}
 
     def take(self, events: Iterable[Event]) -> None:
@@ -73,6 +76,9 @@ class Summary(msgspec.Struct):
             self.step = step
             self.tokens = tokens if isinstance(tokens := event.get("tokens"), int) else self.tokens
             self._point(event)
+            now = number(event.get("tokens_per_s"))
+            if now is not None and math.isfinite(now):
+                self.rate = now if self.rate is None else RATE_KEPT * self.rate + (1 - RATE_KEPT) * now
         elif kind == "alert":
             self.alerts += 1
             self.alert = str(event.get("what", event.get("kind")))

@@ -321,7 +321,7 @@ def _nothing() -> Any:
 def _row(run: Listed, job: Job | None) -> dict[str, Any]:
     s = run.summary
     state, word = _state(run, job)
-    loss, score, rate = (s.metrics.get(key) for key in ("step.loss", "eval.loss", "step.tokens_per_s"))
+    loss, score = (s.metrics.get(key) for key in ("step.loss", "eval.loss"))
     return {
         "name": run.name,
         "preset": run.preset,
@@ -337,7 +337,7 @@ def _row(run: Listed, job: Job | None) -> dict[str, Any]:
         "bits": bits.last
         if (bits := s.metrics.get("final.bits_per_byte") or s.metrics.get("eval.bits_per_byte"))
         else None,
-        "tokens_per_s": rate.last if rate else None,
+        "tokens_per_s": s.rate,
         "curve": s.curve,
         "alerts": s.alerts,
         "samples": s.samples,

@@ -65,12 +65,17 @@ export function take(name: string, events: readonly RunEvent[]): void {
   if (!list || !row || !step) return;
   const number = (key: string, before: number | null) =>
     typeof step[key] === "number" ? (step[key] as number) : before;
+  // the speed as the server smooths it (summary.py): a half-life of 20 steps
+  let rate = row.tokens_per_s;
+  for (const e of events)
+    if (e.event === "step" && typeof e.tokens_per_s === "number")
+      rate = rate === null ? e.tokens_per_s : e.tokens_per_s + 0.5 ** (1 / 20) * (rate - e.tokens_per_s);
   const now: Row = {
     ...row,
     step: step.step,
     loss: number("loss", row.loss),
     tokens: number("tokens", row.tokens) ?? row.tokens,
-    tokens_per_s: number("tokens_per_s", row.tokens_per_s),
+    tokens_per_s: rate,
     seen: step.time ?? row.seen,
   };
   rows.value = list.map((r) => (r === row ? now : r));
