@@ -170,7 +170,7 @@ def test_the_whole_seen_from_far_away(name: str) -> None:
     """All 10¹² numbers in a few pixels: a disc or a square about the origin, and nothing round it."""
     image = render(Tile(name, 13, -1, 0))
     shown = image[..., 3] > 0
-    assert shown[-40:, -40:].mean() > 0.2  # sixteen numbers a pixel, one in 28 a prime
+    assert shown[-40:, -40:].mean() > 0.08  # four numbers a pixel at least, one in 28 a prime
     assert not shown[:128].any() and not shown[:, :128].any()
 
 
