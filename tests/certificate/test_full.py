@@ -140,8 +140,10 @@ def test_too_little_precision_is_doubled_and_said(nano) -> None:
 
 def test_auto_precision_doubles(monkeypatch: pytest.MonkeyPatch) -> None:
     import cllm.certificate.full as full
+    from cllm.spec import balls
 
     monkeypatch.setattr(full, "ENOUGH", 1e-150)
+    monkeypatch.setattr(balls, "LEADING", 1000)
     c = full.certify_step(of_preset("nano", 3, precision="fp64"), system=spec.Balls())
     assert c.bits == 768 and "doubled" in c.notes[0]
 

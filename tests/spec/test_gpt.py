@@ -43,7 +43,7 @@ def variant(name, rows=3, columns=T):
 
 def everything(params, batch, model, bits, recompute=None):
     with enclose(params, batch, model, bits=bits, recompute=recompute) as e:
-        return e.loss, {g.name: g for g in e.gradients()}
+        return e.loss, {g.name: g for g in e.gradients() if g.balls.flat}  # formed here, at this precision
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -85,7 +85,8 @@ def test_balls_at_two_precisions_overlap_everywhere(name):
     assert f256.overlaps(f384)
     for n, g in g256.items():
         assert all(a.overlaps(b) for a, b in zip(g.balls.flat, g384[n].balls.flat, strict=True))
-        assert g384[n].radius.max() < g.radius.max() * 1e-30 or g.radius.max() == 0
+        wide, narrow = (max(x.rad() for x in balls) for balls in (g.balls.flat, g384[n].balls.flat))
+        assert narrow < wide * arb("1e-30") or wide == 0
 
 
 @pytest.mark.parametrize("name", ["erf", "dropout", "documents"])
