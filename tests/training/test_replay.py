@@ -191,6 +191,18 @@ def test_what_is_missing_or_damaged_is_said(tmp_path: Path, ordinary: Path, refu
         cllm.replay(refused, batch=damaged)
 
 
+def test_bfloat16_operands(tmp_path: Path, text: Path):
+    """The true values are those of the float32 master weights."""
+    run = cllm.train(text, preset="nano", out=tmp_path / "run", quiet=True,
+                     set=SETTINGS | {"train.steps": 1, "precision": "bf16", "model.dropout": 0.0})  # fmt: skip
+    found = cllm.replay(run, step=1)
+    assert found.balls is not None, found.why_not
+    assert found.to_dict()["limit"] == float(torch.finfo(torch.bfloat16).max)
+    plain = run_again(run.path, step=1)
+    assert found.replayed.native.loss == plain.native.loss
+    assert found.replayed.native.loss != found.replayed.exact.loss
+
+
 @pytest.mark.parametrize("positions", ["rope", "spiral"])
 def test_models_with_fixed_tables(tmp_path: Path, text: Path, positions: str):
     run = cllm.train(text, preset="nano", out=tmp_path / "run", quiet=True,

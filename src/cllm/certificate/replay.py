@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 from flint import arb
 
+from cllm import config as settings
 from cllm import spec
 from cllm.certificate.subjects import Subject
 from cllm.errors import CertificateError
@@ -80,8 +81,9 @@ def in_balls(replayed: Replayed, *, bits: int = BITS) -> InBalls:
 def _at(replayed: Replayed, bits: int) -> InBalls:
     row = replayed.native.bad_row or 0
     part = slice(row, row + 1)
+    exact = settings.replace(replayed.config, {"precision": "fp32", "memory": "standard"})  # of the master weights
     subject = Subject(
-        replayed.config,
+        exact,
         {name: view.numpy() for name, view in replayed.weights.items()},
         replayed.tokens_RT1[part].numpy(),
         replayed.documents_RT1[part].numpy(),
