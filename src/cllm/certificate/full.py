@@ -108,10 +108,11 @@ def certify_step(
     notes: list[str] = []
     if not engine.repeatable:
         notes.append("the engine, run twice, gave different bits")
+    system = system or spec.fastest()
     given, now = bits is not None, bits or (256 if subject.trained else 384)
     while True:
         try:
-            found = _judge(subject, engine, now, system or spec.fastest(), progress)
+            found = _judge(subject, engine, now, system, progress)
             enough = found.radius_over_rms <= ENOUGH
             why = f"the widest enclosure was {found.radius_over_rms:.1e}·rms"
         except CertificateError as error:
@@ -127,6 +128,7 @@ def certify_step(
         now *= 2
     said, wrong = check_tables(subject)
     found.notes = notes + found.notes + ([said] if said else [])
+    found.assumes = assumptions(accelerated=isinstance(system, spec.FastBalls))
     if wrong is not None:
         found.bad, found.verdict = found.bad or wrong, OUTSIDE
     if not engine.repeatable:
@@ -356,6 +358,6 @@ def _assemble(
         tensors=rows,
         budget={"version": BUDGET_VERSION, **(msgspec.to_builtins(budget) if budget else {})},
         bad=bad[0] if bad else None,
-        assumes=assumptions(),
+        assumes=[],
         not_certified=list(NOT_CERTIFIED),
     )

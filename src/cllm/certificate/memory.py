@@ -10,6 +10,7 @@ from cllm import spec
 from cllm.config import Config
 from cllm.errors import LimitError
 from cllm.model.layout import layout
+from cllm.spec.balls import Balls
 from cllm.spec.fast import FastBalls
 
 KEPT_PER_WEIGHT = 40
@@ -25,9 +26,11 @@ def estimate(config: Config, tokens: int, sequence: int, *, bits: int | None = N
     tokens: of the step, in rows of `sequence`.  bits: the working precision (default: that of random weights).
     pure: without the accelerated product.
     """
-    m = config.model
-    ball = 120 + (bits or 384) // 8
-    values = tokens * (m.layers * (14 * m.width + 4 * m.ff) + 3 * m.vocab) + 10 * min(tokens, sequence) ** 2
+    m, limbs, keeps = config.model, -(-(bits or 384) // 64), (Balls if pure else FastBalls).keeps
+    ball = 120 + 8 * limbs if pure else 16 + 8 * limbs
+    kept, row = min(tokens, keeps), min(tokens, sequence)
+    values = tokens * (m.layers * (14 * m.width + 4 * m.ff) + 3 * m.vocab)
+    values += 10 * row**2 + 6 * m.layers * m.heads * kept * min(row, keeps)
     entries = layout(m).entries
     weights, largest = sum(e.size for e in entries), max(e.size for e in entries)
     return 250_000_000 + weights * KEPT_PER_WEIGHT + values * ball + largest * (TENSOR_PURE if pure else TENSOR)

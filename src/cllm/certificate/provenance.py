@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 import cllm
+from cllm import native
 
 ROOT = Path(cllm.__file__).parent
 
@@ -23,7 +24,7 @@ def source_hash(*rooms: str) -> str:
     found = hashlib.sha256()
     for room in rooms:
         for path in sorted((ROOT / room).rglob("*")):
-            if path.suffix in (".py", ".cpp", ".h", ".cu") and path.is_file():
+            if path.suffix in (".py", ".cpp", ".h", ".hpp", ".cu") and path.is_file():
                 content = path.read_bytes()
                 found.update(f"{path.relative_to(ROOT).as_posix()} {len(content)}\n".encode() + content)
     return found.hexdigest()
@@ -48,9 +49,10 @@ def commit() -> str | None:
     return head and head + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
 
 
-def assumptions() -> list[str]:
+def assumptions(*, accelerated: bool = False) -> list[str]:
     """What has to be right for the enclosure to hold."""
     return [
+        *([f"ball arithmetic in C++ ({native.level('spec', 'slices')}) on float64 BLAS"] if accelerated else []),
         f"FLINT {flint.__FLINT_VERSION__}",
         "GMP",
         "IEEE-754 binary64",

@@ -122,7 +122,7 @@ def waiting(a: Array) -> bool:
 class FastBalls:
     """The same balls as `Balls`, in native arrays. All work is done inside `working(bits)`."""
 
-    keeps = 512
+    keeps = 256
 
     def lift(self, x: NDArray[Any]) -> Array:
         exact = np.atleast_2d(np.asarray(x, np.float64))
