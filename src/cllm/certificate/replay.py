@@ -81,9 +81,9 @@ def in_balls(replayed: Replayed, *, bits: int = BITS) -> InBalls:
 def _at(replayed: Replayed, bits: int) -> InBalls:
     row = replayed.native.bad_row or 0
     part = slice(row, row + 1)
-    exact = settings.replace(replayed.config, {"precision": "fp32", "memory": "standard"})  # of the master weights
+    master = settings.replace(replayed.config, {"precision": "fp32", "memory": "standard"})
     subject = Subject(
-        exact,
+        master,
         {name: view.numpy() for name, view in replayed.weights.items()},
         replayed.tokens_RT1[part].numpy(),
         replayed.documents_RT1[part].numpy(),
