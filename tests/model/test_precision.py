@@ -51,6 +51,26 @@ def test_a_bf16_step_with_a_wrong_gelu_is_refused(path):
         check_step(case, torch.bfloat16, dataclasses.replace(kernels, linear_gelu_backward_input=without_slope))
 
 
+@pytest.mark.skipif(native.level("engine", "engine") == "off", reason=native.why_not("engine", "engine"))
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_native_steps_do_not_depend_on_the_number_of_threads(dtype):
+    case = Case(
+        layers=2, heads=3, head_width=16, ff=200, vocab=301, sequence=70, rows=3, documents=True, document_mask=True,
+        dropout=0.1, attention_dropout=0.1,
+    )  # fmt: skip
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            step = case.step(case.model(dtype))
+            step.zero()
+            found.append((step.accumulate(case.batch, dropout=case.key).loss, step.grads.data))
+    finally:
+        torch.set_num_threads(before)
+    for loss, gradients in found[1:]:
+        assert loss == found[0][0] and torch.equal(gradients, found[0][1])
+
+
 def test_bf16_computes_at_the_rounded_matrices_and_keeps_the_others():
     case = Case(seed=3)
     rounded, plain = Case(seed=3, rounded=True).model(torch.bfloat16), case.model(torch.bfloat16)
