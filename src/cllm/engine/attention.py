@@ -325,7 +325,7 @@ def multihead_cached(
         v_BHSK[part, :, offset : offset + sequence] = v
         o = scratch.split(3, *q.shape)
         attention_forward(
-            q, k_BHSK[part], v_BHSK[part], o, lse_BHT[part], scratch.blocks, **options, offset=offset
+            q, k_BHSK[part].to(q.dtype), v_BHSK[part].to(q.dtype), o, lse_BHT[part], scratch.blocks, **options, offset=offset
         )  # fmt: skip
         _merge(o.unsqueeze(0), heads_ND, rows)
 
