@@ -74,10 +74,11 @@ def chromium() -> str | None:
 def open_browser() -> Iterator[Any]:
     """A headless Chromium. Its driver keeps an event loop running in this thread while it is open."""
     try:
-        from playwright.sync_api import Error, sync_playwright
+        from playwright.sync_api import Error, expect, sync_playwright
     except ImportError:
         missing("Playwright", "pip install -c constraints.txt -e '.[dev]'")
         raise
+    expect.set_options(timeout=SECONDS * 1000)  # a busy machine is no failure
     with sync_playwright() as playwright:
         path = chromium()
         if path is None and not Path(playwright.chromium.executable_path).exists():

@@ -390,7 +390,7 @@ def test_reduced_motion_folds_at_once(browser: Any, studio: Any) -> None:
     with harness.signed_in(browser, studio, reduced_motion="reduce") as (page, _):
         show(page, studio, curve="folded-clock", start=0)
         control(page, "lattice.fold-play").click()
-        expect(control(page, "lattice.fold")).to_have_value("2", timeout=500)
+        expect(control(page, "lattice.fold")).to_have_value("2", timeout=1500)
 
 
 def _saved(page: Any, name: str) -> bytes:

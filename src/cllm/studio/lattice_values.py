@@ -16,6 +16,7 @@ MAX_N = 10**12
 """The largest number that tiles show."""
 _SIEVED = 1 << 25  # primes below are looked up
 _TABLED = 1 << 21  # factors below are looked up
+_TRIED = 400  # primes below are divided out of scattered numbers
 
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -68,18 +69,38 @@ def factors(n: IntArray) -> Factors:
         i = np.where(zero, 0, flat - low)
         parts = [np.where(zero, 0, part[i]).astype(np.int64).reshape(n.shape) for part in table[1:]]
         return Factors(*parts)
-    found = np.zeros((4, flat.size), dtype=np.int64)
-    columns = [(_of(v) if v else (0, 0, 0, 0)) for v in flat.tolist()]
-    found[:] = np.array(columns, dtype=np.int64).T
-    return Factors(*(row.reshape(n.shape) for row in found))
+    return Factors(*(row.reshape(n.shape) for row in _scattered(flat)))
 
 
-def _of(v: int) -> tuple[int, int, int, int]:
-    parts = fmpz(v).factor()
-    if not parts:
-        return 1, 0, 0, 1
-    distinct, big = len(parts), sum(e for _, e in parts)
-    return int(min(p for p, _ in parts)), big, distinct, 0 if big > distinct else (-1) ** distinct
+def _scattered(n: IntArray) -> Factors:
+    """Small primes are divided out of all numbers at once; what is left is prime, or factored one by one."""
+    rest = np.maximum(n, 1)
+    least, big, distinct = np.zeros_like(rest), np.zeros_like(rest), np.zeros_like(rest)
+    for p in primes_between(0, _TRIED).tolist():
+        hit = np.flatnonzero(rest % p == 0)
+        distinct[hit] += 1
+        least[hit[least[hit] == 0]] = p
+        while hit.size:
+            rest[hit] //= p
+            big[hit] += 1
+            hit = hit[rest[hit] % p == 0]
+    left = np.flatnonzero(rest > 1)
+    prime = are_prime(rest[left])
+    alone, several = left[prime], left[~prime]
+    least[alone] = np.where(least[alone] == 0, rest[alone], least[alone])
+    big[alone] += 1
+    distinct[alone] += 1
+    for i, v in zip(several.tolist(), rest[several].tolist(), strict=True):
+        parts = fmpz(v).factor()
+        distinct[i] += len(parts)
+        big[i] += sum([e for _, e in parts])
+        if not least[i]:
+            least[i] = min([int(p) for p, _ in parts])
+    least[n == 1] = 1
+    least[n == 0] = 0
+    mobius = np.where(big == distinct, 1 - 2 * (distinct & 1), 0)
+    mobius[n == 0] = 0
+    return Factors(least, big, distinct, mobius)
 
 
 def prime_gaps(n: IntArray, prime: BoolArray) -> IntArray:
