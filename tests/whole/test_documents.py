@@ -49,6 +49,7 @@ def test_the_figures_of_the_readme_are_those_measured():
         ("train.py", ("book.txt", "out"), "bits per byte"),
         ("own_loop.py", (), "step 100"),
         ("certify_your_kernel.py", (), "CERTIFIED"),
+        ("accumulation.py", (), "| by length | 2 × 6 | 91 % |"),
     ],
 )
 def test_an_example(tmp_path: Path, name: str, arguments: tuple[str, ...], said: str):
