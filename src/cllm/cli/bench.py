@@ -301,6 +301,87 @@ def machine(*, save: Path | None = None, json: bool = False) -> int:
     return _show([table], save, json)
 
 
+@app.command
+def memory(
+    *,
+    preset: str = "seed",
+    batch: int = 8,
+    sequence: int = 256,
+    rounds: int = 7,
+    skip_time: bool = False,
+    save: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Memory of a training step in each memory mode: planned, allocated, resident; and the time beside the standard.
+
+    Examples:
+
+      cllm bench memory
+
+      cllm bench memory --preset small --skip-time --json
+
+    Parameters
+    ----------
+    preset: str
+        The model's size.
+    batch: int
+        Rows a micro-batch.
+    sequence: int
+        Tokens a row.
+    rounds: int
+        Samples of each step's time.
+    skip_time: bool
+        Only the memory.
+    save: Path
+        Also write the result as JSON into this folder.
+    json: bool
+        Print one JSON object.
+    """
+    _check_folder(save)
+    from cllm.bench.memory import run
+
+    return _show([run(preset, batch=batch, sequence=sequence, rounds=rounds, timed=not skip_time)], save, json)
+
+
+@app.command
+def moments(
+    *,
+    text: Sequence[str] = ("shakespeare",),
+    preset: str = "nano",
+    steps: int = 5000,
+    seeds: Sequence[int] = (1, 2, 3),
+    save: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Quality of 8-bit moments: whole trainings in pairs that differ in `memory` alone, scored on the validation part.
+
+    Examples:
+
+      cllm bench moments
+
+      cllm bench moments --steps 1000 --seeds 1 --json
+
+    Parameters
+    ----------
+    text: Sequence[str]
+        What to train on, as for cllm train.
+    preset: str
+        The model's size.
+    steps: int
+        Steps of each training.
+    seeds: Sequence[int]
+        One pair each.
+    save: Path
+        Also write the result as JSON into this folder.
+    json: bool
+        Print one JSON object.
+    """
+    _check_folder(save)
+    from cllm.bench.moments import run
+
+    return _show([run(list(text), preset=preset, steps=steps, seeds=tuple(seeds))], save, json)
+
+
 def _check_folder(save: Path | None) -> None:
     """Before minutes of measuring: that the results can be written there."""
     if save is None:

@@ -15,7 +15,7 @@ from cllm.engine.dropout import Key
 from cllm.model.batch import Batch
 from cllm.training.noise import Parts, note
 from cllm.training.optimiser import Norm, gradient_norm, update
-from cllm.training.plan import make_step
+from cllm.training.plan import make_step, return_memory
 from cllm.training.state import State
 
 
@@ -24,7 +24,7 @@ class Stepper:
 
     def __init__(self, state: State, train: Shard, *, fused: bool = True) -> None:
         """fused: False to keep the gradients of a step in the memory mode "fused" instead of using them at once."""
-        self.state, self.step = state, make_step(state, fused=fused)
+        self.state, self.step, self._first = state, make_step(state, fused=fused), True
         c = state.config
         self.parts = Parts(self.step) if c.log.noise_scale else None
         self.stream = Stream(train, self.step.sequence, seed=c.seed, pack=c.data.pack)
@@ -75,6 +75,9 @@ class Stepper:
         """The optimiser's step in place: one more step done, its rows used up."""
         update(self.state, self.step, self.step.kernels, lr, norm)
         self.state.position += self.rows
+        if self._first:
+            return_memory()  # what the first step's growing workspaces left behind
+            self._first = False
 
     def skip(self) -> None:
         """The step counts as done and its rows as used up, but nothing is learnt from them."""
