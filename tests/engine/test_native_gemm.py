@@ -21,7 +21,17 @@ at_every_level = pytest.mark.parametrize("level", LEVELS, indirect=True)
 of_every_type = pytest.mark.parametrize("dtype", DTYPES)
 at_best = pytest.mark.skipif(LEVELS[-1] not in ("baseline", "avx2", "avx512", "avx512bf16"), reason="no native kernels")
 # rows, inner, columns: 1, primes, one less and one more than tiles and vectors, several blocks of rows and of k
-SHAPES = [(1, 1, 1), (2, 1, 3), (13, 31, 17), (14, 32, 32), (15, 33, 65), (29, 2, 7), (5, 2051, 3), (127, 67, 41)]
+SHAPES = [
+    (1, 1, 1),
+    (2, 1, 3),
+    (13, 31, 17),
+    (14, 32, 32),
+    (15, 33, 65),
+    (29, 2, 7),
+    (5, 2051, 3),
+    (2051, 3, 5),
+    (127, 67, 41),
+]
 
 
 def native_kernels(dtype: torch.dtype) -> Kernels:

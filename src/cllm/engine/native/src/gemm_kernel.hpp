@@ -32,7 +32,7 @@ constexpr int tile_vectors = 2;
 template <class W> constexpr int tile_columns = tile_vectors * LANES<acc_t<W>>;
 
 // Packed A, by rows: word (r, k) at r·row_stride + k; by columns: at k·column_stride + r.
-template <class W> constexpr int block_depth = sizeof(W) == 8 ? 256 : 512;  // words of k in a block
+template <class W> constexpr int block_depth = sizeof(W) == 8 ? 512 : 1024;  // words of k in a block
 template <class W> constexpr int row_stride = block_depth<W> + 64 / int(sizeof(W));
 constexpr int column_stride = (tile_rows + 3) / 4 * 4;  // packing writes whole vectors: see panel_words
 
@@ -51,14 +51,18 @@ template <class W, bool by_rows, int rows, int vectors>
 void tile(int64_t steps, const W* __restrict a, const W* __restrict b, acc_t<W>* __restrict c) {
   using A = acc_t<W>;
   constexpr int L = LANES<A>;
+  constexpr int ahead = 32;  // steps: B comes from the second-level cache or from further away
   constexpr int along_r = by_rows ? row_stride<W> : 1, along_k = by_rows ? 1 : column_stride;
   vec<A> sum[rows][vectors] = {};
 #pragma GCC unroll 2
   for (int64_t k = 0; k < steps; ++k) {
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) __builtin_prefetch(b + ((k + ahead) * vectors + v) * L);
 #pragma GCC unroll 16
     for (int r = 0; r < rows; ++r) {
 #pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) sum[r][v] = multiply_add(sum[r][v], a[r * along_r + k * along_k], b + k * vectors * L + v * L);
+      for (int v = 0; v < vectors; ++v)
+        sum[r][v] = multiply_add(sum[r][v], a[r * along_r + k * along_k], b + (k * vectors + v) * L);
     }
   }
 #pragma GCC unroll 16
