@@ -143,7 +143,8 @@ def test_a_mistake_in_the_library_is_found(name, tmp_path, monkeypatch) -> None:
     lib.mkdir(parents=True)
     command = [os.environ.get("CXX", "g++"), "-std=gnu++17", "-O1", "-w", "-ffp-contract=off", "-fPIC", "-shared"]
     parts = [*map(str, tmp_path.glob("*.cpp")), str(SOURCES / "native_level.cpp")]
-    subprocess.run([*command, *parts, "-o", str(lib / "slices-baseline.so")], check=True)
+    clean = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+    subprocess.run([*command, *parts, "-o", str(lib / "slices-baseline.so")], check=True, env=clean)
     monkeypatch.setenv("CLLM_NATIVE", "baseline")
     monkeypatch.setenv("CLLM_NATIVE_LIB", str(tmp_path))
     assert native.available()
