@@ -5,6 +5,8 @@
 // pairs: a 32-bit lane holds the weights of columns 2i (lower half) and 2i + 1, each of which becomes a float by a
 // shift or a mask; the vector is stored with even and odd columns apart, a vector's width at a time.
 #pragma once
+#include <utility>
+
 #include "simd.hpp"
 
 namespace cllm::decode {
@@ -17,16 +19,17 @@ inline int64_t padded(int64_t n) { return (n + ROW - 1) / ROW * ROW; }
 
 // Sums of the lanes of L vectors: lane i of the result is the sum of v[i]. Halving all at once costs 3·(L − 1)
 // operations instead of as many for each.
-template <int WIDTH> inline void halve(V* v) {  // v[j]: blocks of WIDTH lanes, one a sum
-  using I = bits_t<V>;
-  constexpr int HALF = WIDTH / 2, BLOCKS = L / WIDTH;
-  I low, high;
-  for (int i = 0; i < L; ++i) {
-    const int block = i / HALF, from = block % BLOCKS * WIDTH + i % HALF + (block < BLOCKS ? 0 : L);
-    low[i] = from, high[i] = from + HALF;
-  }
-  for (int j = 0; j < HALF; ++j) v[j] = __builtin_shuffle(v[2 * j], v[2 * j + 1], low) + __builtin_shuffle(v[2 * j], v[2 * j + 1], high);
-  if constexpr (HALF > 1) halve<HALF>(v);
+template <int WIDTH> constexpr int half_lane(int i) {  // blocks of WIDTH lanes, one a sum: lane i of their first halves
+  const int half = WIDTH / 2, blocks = L / WIDTH, block = i / half;
+  return block % blocks * WIDTH + i % half + (block < blocks ? 0 : L);
+}
+template <int WIDTH, size_t... I> inline V halved(V a, V b, std::index_sequence<I...>) {
+  return __builtin_shufflevector(a, b, half_lane<WIDTH>(I)...) +
+         __builtin_shufflevector(a, b, (half_lane<WIDTH>(I) + WIDTH / 2)...);
+}
+template <int WIDTH> inline void halve(V* v) {
+  for (int j = 0; j < WIDTH / 2; ++j) v[j] = halved<WIDTH>(v[2 * j], v[2 * j + 1], std::make_index_sequence<L>{});
+  if constexpr (WIDTH > 2) halve<WIDTH / 2>(v);
 }
 inline V lanes_sums(V* v) {
   halve<L>(v);
