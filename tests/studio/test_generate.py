@@ -75,6 +75,7 @@ def test_going_on_is_the_same_as_going_through(folder: Path, options: dict[str, 
         for between in ("nothing", "another prompt", "forgotten"):
             if between == "another prompt":
                 stream(folder, PROMPT[:5], max_tokens=3)
+                stream(folder, PROMPT + "".join(line["text"] for line in whole[:3]), max_tokens=3)  # read in one go
             elif between == "forgotten":
                 generate_work._models.clear()
             rest = tokens(stream(folder, path=ids[:cut], **(options | {"max_tokens": options["max_tokens"] - cut})))
