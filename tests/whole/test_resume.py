@@ -75,6 +75,24 @@ def test_resume_at_every_step_is_byte_equal(tmp_path: Path, text: Path):
         assert contents(again, STEPS) == expected, f"resumed behind step {step}"
 
 
+def test_a_bf16_run_that_recomputes_resumes_byte_equal(tmp_path: Path, text: Path):
+    plain = SETTINGS | {"precision": "bf16"}
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    cllm.train(text, preset="nano", out=whole, set=plain, quiet=True)
+    cllm.train(text, preset="nano", out=again, set=plain | {"train.recompute": "layer"}, quiet=True)
+    expected = contents(whole, STEPS)
+
+    def tensors(run_dir: Path) -> dict[str, bytes]:
+        return {name: value for name, value in contents(run_dir, STEPS).items() if name != "meta"}
+
+    assert tensors(again) == tensors(whole), "what is computed again is the same"
+    for step in (11, 7, 1):
+        forget_after(whole, step)
+        cllm.train(out=whole, resume=True, quiet=True, run=whole / "run.toml")
+        assert contents(whole, STEPS) == expected, f"resumed behind step {step}"
+    assert 'precision = "bf16"' in (whole / "run.toml").read_text()
+
+
 def test_a_resumed_run_keeps_its_settings(tmp_path: Path, text: Path):
     out = tmp_path / "run"
     cllm.train(text, preset="nano", out=out, set=SETTINGS, quiet=True)
