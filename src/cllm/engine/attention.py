@@ -324,9 +324,8 @@ def multihead_cached(
         k_BHSK[part, :, offset : offset + sequence] = k
         v_BHSK[part, :, offset : offset + sequence] = v
         o = scratch.split(3, *q.shape)
-        attention_forward(
-            q, k_BHSK[part].to(q.dtype), v_BHSK[part].to(q.dtype), o, lse_BHT[part], scratch.blocks, **options, offset=offset
-        )  # fmt: skip
+        keys, values = k_BHSK[part].to(q.dtype), v_BHSK[part].to(q.dtype)
+        attention_forward(q, keys, values, o, lse_BHT[part], scratch.blocks, **options, offset=offset)
         _merge(o.unsqueeze(0), heads_ND, rows)
 
 
