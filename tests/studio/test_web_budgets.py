@@ -27,9 +27,9 @@ def test_a_tile_near_the_last_number(scheme: str) -> None:
     asked = Tile("ulam", 0, 1950, 1900, colouring=Colouring(scheme))
     times = []
     for _ in range(7):
-        began = time.perf_counter()
+        began = time.process_time()  # one thread: the neighbours of the machine do not count
         render(asked)
-        times.append(time.perf_counter() - began)
+        times.append(time.process_time() - began)
     print(f"tile near 10^12, {scheme}: {1000 * min(times):.0f} ms")
     assert min(times) < TILE_SECONDS
 

@@ -25,7 +25,9 @@ export function Dialog({ control, title, open, onClose, children, wide }: Dialog
       ref={ref}
       class={classes("dialog", wide && "dialog-wide")}
       aria-label={title}
-      onClose={onClose}
+      onClose={() => {
+        if (!ref.current!.open) onClose(); // the event comes late: it may be open again
+      }}
       onClick={(e) => e.target === ref.current && onClose()}
     >
       {open && (

@@ -55,7 +55,9 @@ export function Palette() {
       ref={ref}
       class="palette"
       aria-label="Commands"
-      onClose={close}
+      onClose={() => {
+        if (!ref.current!.open) close(); // the event comes late: it may be open again
+      }}
       onClick={(e) => e.target === ref.current && close()}
     >
       {open && (
