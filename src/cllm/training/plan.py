@@ -32,6 +32,7 @@ from cllm.training.state import DTYPES, State
 DEFAULT_MINUTES = 5.0
 EVALUATIONS = 20  # of a run, by default
 RESERVE = 0.04  # of the time, for checkpoints, samples and a machine that slows down
+M_MMAP_THRESHOLD, LARGE = -3, 4 << 20  # of mallopt(3): bytes; fixed, so that it does not grow to 32 MB by itself
 TIMED_STEPS, TIMED_SECONDS = 12, 6.0
 
 
@@ -172,10 +173,13 @@ def make_step(state: State, *, fused: bool = False) -> Step:
 
 def return_memory() -> None:
     """Give the heap's free pages back to the system: drawing or loading weights leaves tens of megabytes behind that
-    training would otherwise carry along. Where the C library is not glibc, nothing happens."""
+    training would otherwise carry along. From now on, large blocks come from the system and go back to it at once.
+    Where the C library is not glibc, nothing happens."""
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError, OSError):
-            ctypes.CDLL(None).malloc_trim(0)
+            libc = ctypes.CDLL(None)
+            libc.mallopt(M_MMAP_THRESHOLD, LARGE)
+            libc.malloc_trim(0)
 
 
 def steps_for(
