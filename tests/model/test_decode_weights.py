@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import msgspec
 import pytest
 import torch
@@ -19,7 +21,10 @@ from judges.bounds_model import sensitivity
 from judges.plain_model import evaluate, read
 
 HIGHEST = native.level("engine", "engine")
-LEVELS = ["off", *native.LEVELS[: native.LEVELS.index(HIGHEST) + 1]] if HIGHEST != "off" else ["off"]
+FORCED = os.environ.get(native.VARIABLE)
+LEVELS = (
+    [FORCED] if FORCED else ["off", *native.LEVELS[: native.LEVELS.index(HIGHEST) + 1]] if HIGHEST != "off" else ["off"]
+)
 # widths that are no multiple of a vector, a head of an odd width, several blocks of output rows, both activations
 CASES = {
     "odd": Case(rows=5, sequence=24, layers=2, heads=3, head_width=7, vocab=37, seed=6),
