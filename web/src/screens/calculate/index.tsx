@@ -215,11 +215,11 @@ function complete(row: Row, input: HTMLInputElement, name: Named): void {
   const text = row.text.slice(0, caret - word.length) + call + row.text.slice(caret);
   setText(row.id, text);
   hinted.value = undefined;
-  requestAnimationFrame(() => {
-    input.focus();
-    const at = caret - word.length + call.length;
-    input.setSelectionRange(at, at);
-  });
+  // at once, so that the next key finds the caret in its place
+  const at = caret - word.length + call.length;
+  input.value = text;
+  input.focus();
+  input.setSelectionRange(at, at);
   evaluateSoon();
 }
 
