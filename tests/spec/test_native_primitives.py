@@ -131,7 +131,7 @@ QUICK = ("no rounding of radii",)
     "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.prove]) for name in MUTANTS]
 )
 def test_a_mistake_in_the_library_is_found(name, tmp_path, monkeypatch) -> None:
-    """The checks above, and the self-test where it can see the mistake, on a library that has it."""
+    """The checks above, on a library that has it."""
     file, old, new = MUTANTS[name]
     for source in sorted((SOURCES / "spec/native/src").iterdir()):
         text = source.read_text()
@@ -141,20 +141,19 @@ def test_a_mistake_in_the_library_is_found(name, tmp_path, monkeypatch) -> None:
         (tmp_path / source.name).write_text(text)
     lib = tmp_path / "spec/native/lib"
     lib.mkdir(parents=True)
-    command = [os.environ.get("CXX", "g++"), "-std=gnu++17", "-O1", "-w", "-ffp-contract=off", "-fPIC", "-shared"]
+    command = [os.environ.get("CXX", "g++"), "-std=gnu++17", "-O0", "-w", "-ffp-contract=off", "-fPIC", "-shared"]
     parts = [*map(str, tmp_path.glob("*.cpp")), str(SOURCES / "native_level.cpp")]
     clean = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
     subprocess.run([*command, *parts, "-o", str(lib / "slices-baseline.so")], check=True, env=clean)
     monkeypatch.setenv("CLLM_NATIVE", "baseline")
     monkeypatch.setenv("CLLM_NATIVE_LIB", str(tmp_path))
     assert native.available()
-    found = []
     for check in native_checks.CHECKS:
         try:
             native_checks.run(check, range(300))
         except (AssertionError, CertificateError):
-            found.append(check)
-    assert found, name
+            return
+    pytest.fail(f"not found: {name}")
 
 
 def test_an_old_library_falls_back(monkeypatch) -> None:
