@@ -209,10 +209,11 @@ function suggestions(id: number): Named[] {
 }
 
 function complete(row: Row, input: HTMLInputElement, name: Named): void {
-  const caret = input.selectionStart ?? row.text.length;
+  const typed = input.value;
+  const caret = input.selectionStart ?? typed.length;
   const word = hinted.peek()?.word ?? "";
   const call = name.kind === "constant" ? name.name : `${name.name}(`;
-  const text = row.text.slice(0, caret - word.length) + call + row.text.slice(caret);
+  const text = typed.slice(0, caret - word.length) + call + typed.slice(caret);
   setText(row.id, text);
   hinted.value = undefined;
   // at once, so that the next key finds the caret in its place
