@@ -18,7 +18,7 @@ from cllm.errors import ConfigError, RunError, UsageError
 from cllm.presets import PRESETS
 from cllm.studio import settings_form
 from cllm.studio.jobs import Job, train_arguments
-from cllm.studio.store import Listed
+from cllm.studio.train_rows import row, unwritten
 from cllm.studio.web import body, json, query, studio_of, while_connected
 from cllm.studio.workspace import Missing
 
@@ -303,73 +303,13 @@ async def runs(request: Request) -> Response:
     studio = studio_of(request)
 
     def look() -> list[dict[str, Any]]:
-        found = {run.name: _row(run, studio.jobs.of(run.name)) for run in studio.store.runs()}
+        found = {run.name: row(run, studio.jobs.of(run.name)) for run in studio.store.runs()}
         for name, job in studio.jobs.newest().items():  # started a moment ago, or failed before it wrote anything
             if name not in found and (job.state != "ended" or job.error):
-                found[name] = _row(Listed(name, "", None, {}, _nothing(), 0), job)
+                found[name] = row(unwritten(name), job)
         return sorted(found.values(), key=lambda row: -row["changed"])
 
     return json({"runs": await asyncio.to_thread(look)})
-
-
-def _nothing() -> Any:
-    from cllm.studio.summary import Summary
-
-    return Summary()
-
-
-def _row(run: Listed, job: Job | None) -> dict[str, Any]:
-    s = run.summary
-    state, word = _state(run, job)
-    loss, score = (s.metrics.get(key) for key in ("step.loss", "eval.loss"))
-    return {
-        "name": run.name,
-        "preset": run.preset,
-        "state": state,
-        "words": word,
-        "step": s.step,
-        "steps": s.steps or run.settings.get("train.steps"),
-        "tokens": s.tokens,
-        "parameters": s.parameters,
-        "loss": loss.last if loss else None,
-        "best": score.low if score else None,
-        "best_step": score.low_step if score else None,
-        "bits": bits.last
-        if (bits := s.metrics.get("final.bits_per_byte") or s.metrics.get("eval.bits_per_byte"))
-        else None,
-        "tokens_per_s": s.rate,
-        "curve": s.curve,
-        "alerts": s.alerts,
-        "samples": s.samples,
-        "checkpoints": s.checkpoints,
-        "metrics": sorted(s.metrics),
-        "changed": max(run.changed / 1e9, job.time if job else 0.0),
-        "began": s.began,
-        "seen": s.seen,
-    }
-
-
-def _state(run: Listed, job: Job | None) -> tuple[str, str]:
-    """One of running, paused, stopping, starting, done, stopped, failed, and a few words."""
-    s = run.summary
-    if job is not None and job.state != "ended":
-        if job.state == "paused":
-            return "paused", "paused; it stays in memory"
-        if job.state == "stopping":
-            return "stopping", "finishing its step and saving"
-        begun = s.seen is not None and s.seen >= job.time - 1 and s.stopped is None
-        return ("running", "running") if begun else ("starting", "preparing data and model")
-    if s.stopped == "non-finite":
-        return "failed", "a value was not finite; the update was refused, and the state before it is saved"
-    if job is not None and job.error and (s.seen is None or s.seen <= job.time or s.stopped in (None, "non-finite")):
-        return "failed", job.error
-    if s.stopped is None:
-        if run.problem:
-            return "failed", run.problem
-        return "stopped", "ended without a last word: killed, or the machine went off; resume it"
-    if s.stopped in ("done", "early stop"):
-        return "done", "all steps made" if s.stopped == "done" else "stopped early: no progress in validation"
-    return "stopped", "stopped and saved; resume it whenever you like"
 
 
 async def run(request: Request) -> Response:
@@ -381,9 +321,9 @@ async def run(request: Request) -> Response:
     try:
         found = await asyncio.to_thread(studio.store.one, name)
     except Missing:
-        found = Listed(name, "", None, {}, _nothing(), 0)
+        found = unwritten(name)
     story = await while_connected(request, studio.reader.run("cllm.studio.train_story:story", {"folder": str(folder)}))
-    return json(_row(found, job) | story | {"settings": found.settings, "job": job, "notes": _notes(folder)})
+    return json(row(found, job) | story | {"settings": found.settings, "job": job, "notes": _notes(folder)})
 
 
 def _notes(folder: Path) -> str:
