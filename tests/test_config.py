@@ -228,7 +228,8 @@ def test_missing_and_unreadable_files(tmp_path):
 FLOATS = [
     "optim.lr", "optim.eps", "optim.weight_decay", "optim.clip", "optim.clip_value", "optim.momentum", "optim.ema",
     "optim.muon_lr", "optim.muon_momentum", "guard.z",
-    "model.dropout", "model.attention_dropout", "model.symmetry_bias", "train.max_minutes", "train.label_smoothing", "data.val_fraction",
+    "model.dropout", "model.attention_dropout", "model.symmetry_bias",
+    "train.max_minutes", "train.label_smoothing", "data.val_fraction",
     "schedule.floor", "schedule.gamma", "schedule.power", "schedule.decay", "guard.z",
 ]  # fmt: skip
 
