@@ -71,3 +71,4 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     serving.add_log(workspace, "runs/long", 400)
     with serving.started(workspace) as running:
         yield running
+    serving.end_jobs(workspace)

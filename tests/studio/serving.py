@@ -187,6 +187,16 @@ def in_thread(workspace: Path) -> Iterator[tuple[Client, Any]]:
         assert not thread.is_alive(), "the server did not end"
 
 
+def end_jobs(workspace: Path) -> None:
+    """End the trainings that a failed test has left behind, paused ones too."""
+    from cllm.studio.jobs import Jobs
+    from cllm.studio.workspace import Workspace
+
+    for job in Jobs(Workspace(workspace)).active():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(job.pid, signal.SIGKILL)
+
+
 def until(condition: Callable[[], Any], *, seconds: float = 60, every: float = 0.02) -> Any:
     """What `condition` returns once it is true. Fails after `seconds`."""
     end = time.monotonic() + seconds

@@ -51,6 +51,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     serving.add_log(workspace, "runs/beta", 200, preset="small")
     with harness.start_studio(workspace) as running:
         yield running
+    serving.end_jobs(workspace)
 
 
 @pytest.fixture(scope="module")

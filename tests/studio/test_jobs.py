@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,10 @@ def tiny(**more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
     serving.add_text(tmp_path)
-    return Workspace(tmp_path)
+    yield Workspace(tmp_path)
+    serving.end_jobs(tmp_path)
 
 
 def start(jobs: Jobs, name: str, steps: int, **more: Any) -> Any:
@@ -125,9 +127,10 @@ def test_pausing_changes_no_bit(workspace: Workspace) -> None:
     assert len(losses[0]) == 300
 
 
-def test_a_server_that_died_finds_its_jobs(tmp_path: Path) -> None:
+def test_a_server_that_died_finds_its_jobs(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     workspace = tmp_path / "w"
     serving.add_text(workspace)
+    request.addfinalizer(lambda: serving.end_jobs(workspace))
     with serving.started(workspace) as first:
         asked = {"name": "a", "data": ["sea.txt"], "preset": "nano", "settings": tiny(**{"train.steps": 100_000})}
         job = first.client.ask("/api/train/start", asked)["job"]
