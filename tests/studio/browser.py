@@ -193,4 +193,4 @@ def signed_in(browser: Any, studio: Studio, **options: Any) -> Iterator[tuple[An
 def controls(page: Any) -> set[str]:
     """The names of the controls that can be seen now."""
     found = page.locator("[data-control]:visible")
-    return {found.nth(i).get_attribute("data-control") for i in range(found.count())}
+    return set(found.evaluate_all("elements => elements.map(e => e.dataset.control)"))

@@ -127,3 +127,7 @@ def test_certificates_are_for_integers(text: str) -> None:
         certificates.certificate(text)
     with pytest.raises(LimitError):
         certificates.certificate("2^300 + 1")
+
+
+def test_an_older_assignment_does_not_matter() -> None:
+    assert row(["x = 1/0", "x = 3"], "x + 1", 20)["text"] == "4"

@@ -1,15 +1,14 @@
 /** The side panel: which curve, which colours, what beside and over it. */
 import { signal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import { ApiError, address, get, isAbort, tell, words } from "../../api/client";
+import { get, isAbort, words } from "../../api/client";
 import { Button, NumberField, Section, Segmented, Select, Slider, TextField, Toggle } from "../../controls";
-import { reducedMotion, theme } from "../../state/theme";
-import { toast } from "../../state/toasts";
+import { theme } from "../../state/theme";
 import { about, curveOf, drawLine, goHome, line, select } from "./model";
-import { shownCanvases } from "./plane";
+import { FoldControls, FormulaControls } from "./panel-curves";
+import { Export } from "./panel-export";
 import { change, naturalStart, query, type Settings, settings } from "./settings";
 import { SpacePanel } from "./space-panel";
-import { box, paneSize, view } from "./view";
 
 const GROUPS: [string, string[]][] = [
   ["Grids", ["ulam", "hilbert"]],
@@ -168,175 +167,6 @@ function CurveOptions({ s }: { s: Settings }) {
           onChange={(labels) => change({ labels })}
         />
       )}
-    </>
-  );
-}
-
-const playing = signal(false);
-let frame = 0;
-
-function play(): void {
-  if (playing.peek()) {
-    playing.value = false;
-    cancelAnimationFrame(frame);
-    return;
-  }
-  const end = settings.peek().fold >= 1 ? 0 : 2;
-  if (reducedMotion.peek()) {
-    change({ fold: end });
-    return;
-  }
-  playing.value = true;
-  const from = settings.peek().fold;
-  const began = performance.now();
-  const time = 1500 * Math.abs(end - from);
-  const step = (now: number) => {
-    const t = Math.min(1, (now - began) / time);
-    const even = t < 0.5 ? 2 * t * t : 1 - (2 - 2 * t) ** 2 / 2;
-    change({ fold: Math.round((from + (end - from) * even) * 1000) / 1000 });
-    if (t < 1 && playing.peek()) frame = requestAnimationFrame(step);
-    else playing.value = false;
-  };
-  frame = requestAnimationFrame(step);
-}
-
-function FoldControls({ s }: { s: Settings }) {
-  useEffect(
-    () => () => {
-      playing.value = false;
-      cancelAnimationFrame(frame);
-    },
-    [],
-  );
-  return (
-    <>
-      <NumberField
-        control="lattice.fold-count"
-        label="How many numbers (232 a lap)"
-        value={s.count}
-        min={12}
-        max={20000}
-        whole
-        onChange={(count) => {
-          change({ count });
-          void goHome();
-        }}
-      />
-      <Slider
-        control="lattice.fold"
-        label="Folded"
-        value={s.fold}
-        min={0}
-        max={2}
-        step={0.01}
-        shown={s.fold === 0 ? "flat" : s.fold === 1 ? "half" : s.fold === 2 ? "quarter" : s.fold.toFixed(2)}
-        onChange={(fold) => {
-          playing.value = false;
-          change({ fold });
-        }}
-      />
-      <Button control="lattice.fold-play" onClick={play} pressed={playing.value}>
-        {playing.value ? "Pause" : s.fold >= 1 ? "▶ Unfold" : "▶ Fold"}
-      </Button>
-      <p class="field-hint">Filled dots lie face up, rings face down: the polarity + − + −.</p>
-    </>
-  );
-}
-
-const formulaError = signal<string | undefined>(undefined);
-
-const EXAMPLES = [
-  { value: "", label: "Choose an example…" },
-  { value: "c|sqrt(n)*cos(2*pi*sqrt(n))|sqrt(n)*sin(2*pi*sqrt(n))", label: "Sacks' spiral, written out" },
-  { value: "p|sqrt(n)|n*2*pi*phi + gap(n)/40", label: "A sunflower bent by prime gaps" },
-  { value: "c|n|gap(n)", label: "Gaps, as a graph" },
-  { value: "c|n|totient(n)", label: "Euler's φ, as a graph" },
-  { value: "p|log(n)|n*totient(n)/n", label: "log n against φ(n)" },
-  { value: "c|n % 210|n // 210", label: "A wheel mod 210, unrolled" },
-];
-
-/** Ask where an own formula lies, before it is drawn: a mistake is said below its field. */
-async function setFormula(part: Partial<Settings>): Promise<void> {
-  const next = { ...settings.peek(), ...part };
-  const asked = {
-    curve: "formula",
-    fx: next.fx,
-    fy: next.fy,
-    polar: next.polar,
-    first: next.first,
-    count: next.count,
-  };
-  try {
-    await get("/api/lattice/home", asked);
-    formulaError.value = undefined;
-    change(part);
-    void goHome();
-  } catch (error) {
-    if (isAbort(error)) return;
-    if (error instanceof ApiError) formulaError.value = error.message;
-    else tell(error);
-  }
-}
-
-function FormulaControls({ s }: { s: Settings }) {
-  const [a, b] = s.polar ? ["r(n) =", "θ(n) = (radians)"] : ["x(n) =", "y(n) ="];
-  return (
-    <>
-      <Segmented
-        control="lattice.polar"
-        label="Coordinates"
-        value={s.polar ? "polar" : "plane"}
-        options={[
-          { value: "plane", label: "x and y" },
-          { value: "polar", label: "r and θ" },
-        ]}
-        onChange={(v) => void setFormula({ polar: v === "polar" })}
-      />
-      <TextField
-        control="lattice.fx"
-        label={a!}
-        mono
-        value={s.fx}
-        onChange={(fx) => void setFormula({ fx })}
-      />
-      <TextField
-        control="lattice.fy"
-        label={b!}
-        mono
-        value={s.fy}
-        error={formulaError.value}
-        onChange={(fy) => void setFormula({ fy })}
-      />
-      <Select
-        control="lattice.example"
-        label="Examples"
-        value=""
-        options={EXAMPLES}
-        onChange={(v) => {
-          const [kind, fx, fy] = v.split("|");
-          if (fx && fy) void setFormula({ polar: kind === "p", fx, fy });
-        }}
-      />
-      <div class="row">
-        <NumberField
-          control="lattice.first"
-          label="n from"
-          value={s.first}
-          min={0}
-          max={1e12}
-          whole
-          onChange={(first) => void setFormula({ first })}
-        />
-        <NumberField
-          control="lattice.count"
-          label="how many"
-          value={s.count}
-          min={1}
-          max={1e6}
-          whole
-          onChange={(count) => void setFormula({ count })}
-        />
-      </div>
     </>
   );
 }
@@ -531,73 +361,5 @@ function LineOptions({ s }: { s: Settings }) {
       )}
       {!shown && <p class="field-hint">n² + n + 41 is Euler's. Or pick a number and take its diagonal.</p>}
     </>
-  );
-}
-
-function save(name: string, blob: Blob): void {
-  const url = URL.createObjectURL(blob);
-  const link = document.createElement("a");
-  link.href = url;
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(url), 10_000);
-}
-
-function savePng(): void {
-  const sources = shownCanvases.filter(Boolean);
-  const made = document.createElement("canvas");
-  made.width = sources.reduce((sum, c) => sum + c.width, 0);
-  made.height = Math.max(...sources.map((c) => c.height));
-  const g = made.getContext("2d")!;
-  let x = 0;
-  for (const c of sources) {
-    g.drawImage(c, x, 0);
-    x += c.width;
-  }
-  made.toBlob((blob) => blob && save(`${settings.peek().curve}.png`, blob), "image/png");
-}
-
-async function saveFile(kind: "svg" | "csv"): Promise<void> {
-  const { width, height } = paneSize.peek();
-  const asked = { ...query.peek(), ...box(), width: Math.round(width), height: Math.round(height) };
-  try {
-    const response = await fetch(address(`/api/lattice/export.${kind}`, asked));
-    if (!response.ok) {
-      const body = (await response.json()) as { error?: string };
-      throw new ApiError(body.error ?? "The export failed.", response.status, "");
-    }
-    save(`${settings.peek().curve}.${kind}`, await response.blob());
-  } catch (error) {
-    tell(error);
-  }
-}
-
-async function copyLink(): Promise<void> {
-  try {
-    await navigator.clipboard.writeText(location.href);
-    toast("The link to this picture is in the clipboard.");
-  } catch {
-    toast(`The clipboard is closed to this page. The link: ${location.href}`);
-  }
-}
-
-function Export({ s }: { s: Settings }) {
-  void view.value;
-  const shapes = s.curve !== "folded-clock";
-  return (
-    <div class="buttons">
-      <Button control="lattice.png" onClick={savePng}>
-        PNG
-      </Button>
-      <Button control="lattice.svg" disabled={!shapes} onClick={() => void saveFile("svg")}>
-        SVG
-      </Button>
-      <Button control="lattice.csv" disabled={!shapes} onClick={() => void saveFile("csv")}>
-        CSV
-      </Button>
-      <Button control="lattice.link" onClick={() => void copyLink()}>
-        Copy link
-      </Button>
-    </div>
   );
 }
