@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from cllm.errors import CertificateError
 from cllm.spec.fixed import LEADING, Fixed, extent, magnitude, room, unit
@@ -110,6 +111,12 @@ def of_floats(x: Floats) -> Operand:
     return Operand(x, top + 1, count, np.abs(x), None)
 
 
+def multiply(a: Floats, b: Floats, out: Floats) -> Floats:
+    """out = a·b on torch's BLAS, whose threads are those of the native library; numpy's own wait busily beside them."""
+    torch.mm(torch.from_numpy(a), torch.from_numpy(b), out=torch.from_numpy(out))
+    return out
+
+
 def _right(b: Operand, inner: slice, count: int) -> tuple[Floats, list[np.ndarray]]:
     """Digits count − 1, …, 0 of b[inner] below each other, and which rows of each digit 0, 1, … are there."""
     k, n = inner.stop - inner.start, b.shape[1]
@@ -160,12 +167,12 @@ def sums(a: Operand, b: Operand, orders: int) -> Iterator[tuple[slice, Floats]]:
                     start = end - len(kept)
                     wide[:, :, start:end] = source if len(kept) == length else source[:, :, kept]
                     end = start
-                np.matmul(wide.reshape(orders * height, -1), right, out=out.reshape(orders * height, n))
+                multiply(wide.reshape(orders * height, -1), right, out.reshape(orders * height, n))
             else:
                 for order in range(orders):
                     first, last = max(0, nb - 1 - order), min(nb, nb - 1 - order + na)
                     lhs = left[:, order + first : order + last].reshape(height, -1)
-                    np.matmul(lhs, right[first * length : last * length], out=out[order])
+                    multiply(lhs, right[first * length : last * length], out[order])
         yield rows, total
 
 
@@ -185,7 +192,7 @@ def radius(a: Operand, b: Operand) -> Floats:
         return np.zeros((a.shape[0], b.shape[1]))
     left, right = (np.concatenate(f, axis=axis) for f, axis in zip(zip(*factors, strict=True), (1, 0), strict=True))
     k = left.shape[1]
-    bound: Floats = up(left @ right, k + 5) + 4 * k * TINY
+    bound: Floats = up(multiply(left, right, np.empty((len(left), right.shape[1]))), k + 5) + 4 * k * TINY
     return bound
 
 
