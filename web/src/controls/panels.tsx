@@ -1,5 +1,5 @@
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 import { Button } from "./button";
 import { classes, type Named } from "./common";
 
@@ -14,7 +14,7 @@ interface DialogProps extends Named {
 /** A modal window: the browser's own <dialog>, which keeps the focus inside and closes on Escape. */
 export function Dialog({ control, title, open, onClose, children, wide }: DialogProps) {
   const ref = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const dialog = ref.current!;
     if (open && !dialog.open) dialog.showModal();
     if (!open && dialog.open) dialog.close();
@@ -25,6 +25,10 @@ export function Dialog({ control, title, open, onClose, children, wide }: Dialog
       ref={ref}
       class={classes("dialog", wide && "dialog-wide")}
       aria-label={title}
+      onCancel={(e) => {
+        e.preventDefault(); // Escape: closed by the owner, so that both always agree
+        onClose();
+      }}
       onClose={() => {
         if (!ref.current!.open) onClose(); // the event comes late: it may be open again
       }}

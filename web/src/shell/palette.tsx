@@ -1,6 +1,6 @@
 /** Ctrl+K: type a few letters, Enter runs. A combobox with a list, as the ARIA authoring guide draws it. */
 import { signal } from "@preact/signals";
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { type Command, commands, score } from "../state/commands";
 
 export const paletteOpen = signal(false);
@@ -19,7 +19,7 @@ export function Palette() {
   const [at, setAt] = useState(0);
   const open = paletteOpen.value;
   const found = useMemo(() => matching(commands.value, typed), [commands.value, typed]);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const dialog = ref.current!;
     if (open && !dialog.open) {
       setTyped("");
@@ -55,8 +55,13 @@ export function Palette() {
       ref={ref}
       class="palette"
       aria-label="Commands"
+      onCancel={(e) => {
+        e.preventDefault(); // Escape: closed by the signal, so that both always agree
+        close();
+      }}
       onClose={() => {
-        if (!ref.current!.open) close(); // the event comes late: it may be open again
+        // the event comes late: the palette may have been opened again
+        setTimeout(() => ref.current?.open || close(), 50);
       }}
       onClick={(e) => e.target === ref.current && close()}
     >
