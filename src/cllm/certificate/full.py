@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, cast
 
 import msgspec
@@ -21,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from cllm import spec
+from cllm.certificate import autocast
 from cllm.certificate.budget import BUDGET_VERSION, BUDGETS, ENOUGH, Budget, conditions
 from cllm.certificate.provenance import NOT_CERTIFIED, assumptions, commit, engine_versions, source_hash
 from cllm.certificate.record import (
@@ -29,6 +31,7 @@ from cllm.certificate.record import (
     REPORTED,
     WITHIN,
     Bad,
+    Beside,
     Certificate,
     Entry,
     Loss,
@@ -185,6 +188,8 @@ def _judge(
     errors: dict[str, NDArray[np.float32]] = {}
     relative: list[NDArray[np.float32]] = []
     bad: list[Bad] = []
+    other = autocast.gradients(subject) if autocast.comparable(subject) else None
+    others: list[float] = []
     with spec.enclose(subject.weights, subject.spec_batch, subject.spec_model, bits=bits, system=counted) as exact:
         radius = float(radii([exact.loss])[0])
         loss = Loss(exact.loss.str(DIGITS), radius, finite(engine.loss), finite(exact.loss_error(engine.loss)))
@@ -205,9 +210,15 @@ def _judge(
                 rows.append(row)
                 errors[g.name] = over
                 relative.append(ratio)
+                if other is not None:
+                    others.append(_tensor(g, other[g.name], g.error(other[g.name]), ~mask)[0].normwise)
             report(ENTRY_COST * g.middle.size)
             del g, error
-    return _assemble(subject, engine, bits, budget, least, loss, rows, zero_rows, errors, relative, bad)
+    found = _assemble(subject, engine, bits, budget, least, loss, rows, zero_rows, errors, relative, bad)
+    found.median_normwise = median([row.normwise for row in rows] or [0.0])
+    if others:
+        found.beside = Beside(autocast.NAME, median(others), max(others))
+    return found
 
 
 def _tensor(

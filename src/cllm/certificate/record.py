@@ -96,6 +96,14 @@ class OpRow(Struct, frozen=True):
     bad: Bad | None = None
 
 
+class Beside(Struct):
+    """Another engine at the same weights and batch, against the same exact gradient: normwise errors of its tensors."""
+
+    name: str
+    median: float
+    worst: float
+
+
 class Certificate(Struct, kw_only=True):
     """A full certificate of one training step. `str()` is the statement; `ok` is False when the engine is outside."""
 
@@ -117,6 +125,8 @@ class Certificate(Struct, kw_only=True):
     relative: Quantiles
     worst_normwise: float
     worst_tensor: str
+    median_normwise: float = 0.0
+    beside: Beside | None = None
     structural: list[Structural]
     tensors: list[TensorRow]
     budget: dict[str, Any]

@@ -22,6 +22,11 @@ def statement(c: Certificate) -> str:
         f"  |engine−exact|/rms   {_spread(c.errors)}   max {above(c.errors.max)}     {worst}",
         f"  relative             {_spread(c.relative)}",
     ]
+    if c.beside is not None:
+        lines.append(
+            f"  normwise             median {above(c.median_normwise)} worst {above(c.worst_normwise)}; "
+            f"{c.beside.name} on the same batch: median {above(c.beside.median)} worst {above(c.beside.worst)}"
+        )
     for what in dict.fromkeys(z.what for z in c.structural):
         rows = [z for z in c.structural if z.what == what]
         exact, engine = max(z.exact_bound for z in rows), max(z.engine_max for z in rows)

@@ -27,12 +27,14 @@ from cllm.engine.philox import normal
 from cllm.errors import NonFiniteError, UsageError
 from cllm.lattice import symmetry_classes
 from cllm.model.batch import Batch
+from cllm.model.layout import MATRIX, layout
 from cllm.model.model import Model
 from cllm.model.step import Step
 from cllm.model.tables import PREFIX, averaged
 from cllm.training.state import DTYPES
 
 Array = NDArray[Any]
+OPERANDS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 FIRST_FREE = 5
 """The first token number that is not a special."""
 
@@ -41,8 +43,10 @@ FIRST_FREE = 5
 class Subject:
     """Weights, rows and settings of one step; `source` says where they come from, enough to make them again.
 
-    weights: the exact floats by name, float32 or float64.  tables: the fixed ones (positions, rotations, transform),
-    exact floats of the same kind.  tokens_BT1, documents_BT1: raw rows [B, T+1].
+    weights: the exact floats by name, float32 or float64. In bf16 the matrices are rounded to bfloat16 here: the
+    function that is certified is the one at the operands that the engine multiplies by.
+    tables: the fixed ones (positions, rotations, transform), exact floats of the same kind.
+    tokens_BT1, documents_BT1: raw rows [B, T+1].
     step: the optimiser step (from 0) whose dropout masks are used.
     """
 
@@ -59,10 +63,7 @@ class Subject:
     def __post_init__(self) -> None:
         m = self.config.model
         if self.config.precision == "bf16":
-            raise UsageError(
-                "certify: precision = bf16: there is no budget for bfloat16 operands yet; train in fp32 or fp64, or "
-                "certify the same preset with --set precision=fp32"
-            )
+            object.__setattr__(self, "weights", operands(self.config, self.weights))
         for name, value in self.weights.items():
             if bad := int(np.count_nonzero(~np.isfinite(value))):
                 at = np.unravel_index(int(np.argmin(np.isfinite(value))), value.shape)
@@ -84,13 +85,18 @@ class Subject:
 
     @property
     def precision(self) -> str:
-        """float32 or float64."""
+        """Of the engine's operands: float32, float64 or bfloat16."""
+        return "bfloat16" if self.config.precision == "bf16" else self.sums
+
+    @property
+    def sums(self) -> str:
+        """Of sums, vectors and the optimiser: float32 or float64."""
         return str(self.weights["tok"].dtype)
 
     @property
     def unit(self) -> float:
-        """The unit roundoff of the engine's precision."""
-        return {"float32": 2.0**-24, "float64": 2.0**-53}[self.precision]
+        """The unit roundoff of sums and of the optimiser."""
+        return {"float32": 2.0**-24, "float64": 2.0**-53}[self.sums]
 
     @cached_property
     def spec_batch(self) -> spec.Batch:
@@ -117,7 +123,7 @@ class Subject:
             positions=tables.get("positions"),
             parts=parts,
             # weights of a mix that is not trained: as the engine rounds them, exactly
-            mix=None if parts is None or m.positions_mix_trainable else rounded(m.positions_mix, self.precision),
+            mix=None if parts is None or m.positions_mix_trainable else rounded(m.positions_mix, self.sums),
             rope=turning,
             classes=classes,
             beta=None if m.symmetry_bias_trainable else m.symmetry_bias,
@@ -139,7 +145,9 @@ class Subject:
 
     def engine_step(self, kernels: Kernels | None = None, step: type[Step] = Step) -> Step:
         """A fresh engine step at these weights."""
-        model = Model(self.config.model, DTYPES[{"float32": "fp32", "float64": "fp64"}[self.precision]])
+        model = Model(
+            self.config.model, DTYPES[{"float32": "fp32", "float64": "fp64", "bfloat16": "bf16"}[self.precision]]
+        )
         tables = {PREFIX + name: value for name, value in self.tables.items()}
         model.load({name: torch.from_numpy(value) for name, value in (self.weights | tables).items()})
         smoothing, mask = self.config.train.label_smoothing, self.config.data.document_mask
@@ -166,6 +174,15 @@ class Subject:
         if chosen := settings.lattice_options(c.model):
             batch.update(repr(sorted(chosen.items())).encode())
         return {"weights": weights.hexdigest(), "batch": batch.hexdigest()}
+
+
+def operands(config: Config, weights: dict[str, Array]) -> dict[str, Array]:
+    """The weights with their matrices rounded to bfloat16, as float32 arrays."""
+    matrices = {entry.name for entry in layout(config.model).entries if entry.group == MATRIX}
+    return {
+        name: torch.from_numpy(value).bfloat16().float().numpy() if name in matrices else value
+        for name, value in weights.items()
+    }
 
 
 def rounded(values: tuple[float, ...], precision: str) -> tuple[float, ...]:

@@ -20,7 +20,7 @@ LAST = 4
 def check_tables(subject: Subject) -> tuple[str, Bad | None]:
     """A sentence for the certificate ("" without tables), and the first entry that is not the formula's."""
     model = subject.config.model
-    dtype = torch.float32 if subject.precision == "float32" else torch.float64
+    dtype = torch.float32 if subject.sums == "float32" else torch.float64
     worst = 0.0
     for name, table in fixed_tables(model, dtype, "cpu").items():
         given, wanted = subject.tables.get(name), table.numpy()
