@@ -177,8 +177,6 @@ MESSAGES = [
     ('optim.groups=[{match="*.b", lr=nan}]', "optim.groups[0].lr: expected float >= 0.0, got nan"),
     ('optim.groups=[{match="*.b", betas=[0.9]}]', "optim.groups[0].betas: expected array of length 2, got [0.9]"),
     # settings that do not fit each other
-    ("memory=lean", 'memory: "lean" keeps the weights as bfloat16 operands and their residuals: it needs precision'),
-    ("memory=fused", 'memory: "fused" keeps the weights as bfloat16 operands and their residuals: it needs precision'),
     ("model.heads=3", "model.heads: 3 does not divide model.width = 128; each head needs the same number of channels"),
     ("train.sequence=513", "train.sequence: got 513, expected at most model.context = 512"),
     ("data.vocab_size=4", "data.vocab_size: got 4, expected at least 5 (the specials)"),
@@ -191,6 +189,19 @@ def test_messages(setting, message):
         load(overrides=[setting])
     assert str(caught.value).startswith(f"settings: {message}")
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("memory", ["lean", "fused"])
+def test_the_smaller_memory_modes_need_bf16(memory):
+    with pytest.raises(ConfigError, match=f'memory: "{memory}" keeps the weights as bfloat16 operands'):
+        load(overrides={"memory": memory, "precision": "fp32"})
+
+
+def test_auto_is_resolved_by_the_processor():
+    from cllm import native
+
+    expected = "bf16" if native.multiplies_bf16("engine", "engine") else "fp32"
+    assert load().precision == load(overrides={"precision": "auto"}).precision == expected
 
 
 def test_the_same_key_of_another_section_is_the_closest():

@@ -180,7 +180,7 @@ class Config(_Section, frozen=True):
     preset: str = DEFAULT
     start: str | None = None  # run whose weights (and tokenizer) this one starts from
     seed: Seed = 1
-    precision: Literal["auto", "bf16", "fp32", "fp64"] = "fp32"  # auto: bf16 where the processor multiplies it
+    precision: Literal["auto", "bf16", "fp32", "fp64"] = "auto"  # auto: bf16 where the processor multiplies it
     memory: Literal["standard", "lean", "fused"] = "standard"  # of weights, gradients and moments
     device: Literal["auto", "cpu", "cuda"] = "auto"
     data: DataConfig = field(default_factory=DataConfig)

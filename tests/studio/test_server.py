@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cllm.errors import DataError, LimitError
@@ -329,6 +329,7 @@ _events = st.lists(
 )
 
 
+@example([("step", 0, 1.0), ("step", 0, 1.0)], [0])  # a step that is logged twice
 @given(_events, st.lists(st.integers(0, 40), max_size=4))
 @settings(max_examples=25)
 def test_the_index_grows_as_the_log_does(

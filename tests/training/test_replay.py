@@ -46,7 +46,7 @@ def hashes(run_dir: Path) -> dict[str, str]:
 def refused(tmp_path_factory: pytest.TempPathFactory, text: Path) -> Path:
     """A run that the guard stopped: a rate of 1e12 makes attention scores of 1e51."""
     out = tmp_path_factory.mktemp("refused") / "run"
-    absurd = SETTINGS | {"optim.lr": 1e12, "optim.clip": 0, "schedule.warmup": 0, "train.steps": 9}
+    absurd = SETTINGS | {"precision": "fp32", "optim.lr": 1e12, "optim.clip": 0, "schedule.warmup": 0, "train.steps": 9}
     with pytest.raises(NonFiniteError):
         cllm.train(text, preset="nano", out=out, set=absurd, quiet=True)
     return out
@@ -206,7 +206,7 @@ def test_bfloat16_operands(tmp_path: Path, text: Path):
 @pytest.mark.parametrize("positions", ["rope", "spiral"])
 def test_models_with_fixed_tables(tmp_path: Path, text: Path, positions: str):
     run = cllm.train(text, preset="nano", out=tmp_path / "run", quiet=True,
-                     set=SETTINGS | {"train.steps": 1, "model.positions": positions})  # fmt: skip
+                     set=SETTINGS | {"precision": "fp32", "train.steps": 1, "model.positions": positions})  # fmt: skip
     found = cllm.replay(run, step=1)
     assert found.balls is not None, found.why_not
     assert found.replayed.exact.first_bad is None

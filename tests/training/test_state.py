@@ -166,7 +166,8 @@ def test_the_planned_bytes_are_those_allocated(preset: str):
     copied = sum(state.bytes_by_part.values())  # while a checkpoint is written in the background
     assert planned.bytes_by_part == state.bytes_by_part | step.bytes_by_part | {"checkpoint copy": copied}
     seen: dict[int, int] = {}
-    _storages([state, step], seen, set())
+    # the rounded matrices of bf16 are made when they are first asked for
+    _storages([state, step, dict(state.model.operands.items())], seen, set())
     assert planned.total_bytes == sum(seen.values()) + copied
     assert planned.parameters == layout(c.model).parameters
 

@@ -17,7 +17,7 @@ import msgspec
 
 from cllm import config as settings
 from cllm.errors import CllmError
-from cllm.studio.summary import Summary, summarise
+from cllm.studio.summary import Summary, repeats, summarise
 from cllm.studio.workspace import RUN_FILE, RUN_PARTS, Workspace
 from cllm.training.events import Event, current
 
@@ -139,8 +139,9 @@ class Store:
                 data = file.read()
             end = data.rfind(b"\n") + 1
             new = whole_lines(data[:end])
-            if os.path.getsize(events) >= read and not any(event["event"] in ("start", "resume") for event in new):
-                summary = _summary(text)
+            summary = _summary(text)
+            whole = os.path.getsize(events) >= read
+            if whole and not any(event["event"] in ("start", "resume") for event in new) and not repeats(summary, new):
                 summary.take(new)
                 return summary, read + end
         data = events.read_bytes()

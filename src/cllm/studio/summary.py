@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from cllm.training.events import Event, number
+from cllm.training.events import ONE_A_STEP, Event, number
 
 CURVE = 48  # points of the small curve in the list
 RATE = 20  # steps: half-life of the speed that is shown
@@ -38,7 +38,7 @@ class Figure(msgspec.Struct):
 class Summary(msgspec.Struct):
     """What the list of runs shows. metrics: by kind of event and key, as in "step.loss".  curve: the training loss,
     thinned to at most 2·CURVE points, `stride` steps apart.  rate: tokens a second, smoothed over RATE steps.  began,
-    seen: seconds since 1970 of the first and last event."""
+    seen: seconds since 1970 of the first and last event.  newest: the last step of each kind that comes once a step."""
 
     steps: int | None = None
     step: int = 0
@@ -56,6 +56,7 @@ class Summary(msgspec.Struct):
     points: int = 0
     rate: float | None = None
     metrics: dict[str, Figure] = {}
+    newest: dict[str, int] = {}
 
     def take(self, events: Iterable[Event]) -> None:
         """Take in events in the order of the log, without any that a resume made void."""
@@ -86,7 +87,8 @@ class Summary(msgspec.Struct):
             self.samples += 1
         elif kind == "checkpoint":
             self.checkpoints += 1
-        if kind in ("step", "eval"):
+        if kind in ONE_A_STEP:
+            self.newest[place_of(event)] = step
             prefix = "final." if event.get("whole") else f"{kind}."  # the whole validation part: another figure
             for key, found in numbers(event):
                 self.metrics.setdefault(prefix + key, Figure()).add(step, found)
@@ -100,6 +102,22 @@ class Summary(msgspec.Struct):
             if len(self.curve) >= 2 * CURVE:
                 self.curve, self.stride = self.curve[::2], self.stride * 2
         self.points += 1
+
+
+def place_of(event: Event) -> str:
+    """What comes once a step: a step, an evaluation, the last evaluation (of the whole validation part)."""
+    return "final" if event.get("whole") else str(event["event"])
+
+
+def repeats(summary: Summary, new: list[Event]) -> bool:
+    """Whether `new` logs a step a second time, which makes the first void."""
+    newest = dict(summary.newest)
+    for event in new:
+        if event["event"] in ONE_A_STEP:
+            if event["step"] <= newest.get(place_of(event), -1):
+                return True
+            newest[place_of(event)] = event["step"]
+    return False
 
 
 def numbers(event: Event) -> list[tuple[str, float]]:
