@@ -62,6 +62,27 @@ def forget_after(run_dir: Path, step: int) -> None:
         (run_dir / pointer).write_text(f"step-{step:08d}\n")
 
 
+LATTICE: list[dict[str, Any]] = [
+    {"model.positions": "sinusoidal"},
+    {"model.positions": "spiral", "model.init": "lattice"},
+    {"model.positions": "clock"},
+    {"model.positions": "prime"},
+    {"model.positions": "rope", "model.symmetry_bias": 0.5},
+    {"model.positions": "mix", "model.positions_mix_trainable": True},
+    {"model.symmetry_bias_trainable": True, "model.lattice_transform": True, "model.equivariant": True},
+]
+
+
+@pytest.mark.parametrize("options", LATTICE, ids=lambda options: " ".join(map(str, options.values())))
+def test_resume_with_a_lattice_option_is_byte_equal(tmp_path: Path, text: Path, options: dict[str, Any]):
+    whole = tmp_path / "whole"
+    cllm.train(text, preset="nano", out=whole, set=SETTINGS | options, quiet=True)
+    expected = contents(whole, STEPS)
+    forget_after(whole, 5)
+    cllm.train(out=whole, resume=True, quiet=True, run=whole / "run.toml")
+    assert contents(whole, STEPS) == expected
+
+
 def test_resume_at_every_step_is_byte_equal(tmp_path: Path, text: Path):
     whole = tmp_path / "whole"
     cllm.train(text, preset="nano", out=whole, set=SETTINGS, quiet=True)
