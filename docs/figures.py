@@ -44,13 +44,13 @@ def train_step() -> str:
         lines += [
             f"`{command}` ({where(result)}):",
             "",
-            f"| | ms a step | tokens/s | of {peak} peak | spread | time against ours | peak RSS MB |",
+            f"| | ms a step | tokens/s | of {peak} peak | spread | time against ours in the same precision | in bf16 |",
             "|---|---|---|---|---|---|---|",
         ]
         lines += [
             f"| {row['name']} | {number(row['ms'], 1)} | {number(row['tokens_per_s'], 0)} | "
             f"{100 * row['peak_fraction']:.0f} % | {100 * row['spread']:.1f} % | {row['times_ours']:.2f}× | "
-            f"{number(row['peak_rss_mb'], 0)} |"
+            f"{times(row.get('times_ours_bf16'))} |"
             for row in result["rows"]
         ]
         growth = result["facts"].get("RSS growth of our step, step 20 to 200 (MB)")
@@ -60,6 +60,10 @@ def train_step() -> str:
             else [""]
         )
     return "\n".join(lines).strip()
+
+
+def times(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}×"
 
 
 def numbers() -> str:
