@@ -23,7 +23,8 @@ from cllm.training import checkpoint
 TEXT = "".join(f"The {a} {b} sees the {c}. " for a in ("red", "old", "sly") for b in ("fox", "cat", "hen")
                for c in ("moon", "barn", "well", "road")) * 12  # fmt: skip
 SETTINGS = {
-    "precision": "fp32", "train.steps": 30, "train.batch": 4, "train.sequence": 24, "data.tokenizer": "char", "model.width": 16,
+    "precision": "fp32", "train.steps": 30, "train.batch": 4, "train.sequence": 24, "data.tokenizer": "char",
+    "model.width": 16,
     "model.ff": 32, "optim.ema": 0.9, "train.sample_every": 0, "model.dropout": 0.1, "model.attention_dropout": 0.2,
 }  # fmt: skip
 EXAMPLE = Path(__file__).parents[2] / "examples" / "certify_your_kernel.py"
