@@ -463,7 +463,7 @@ SPACE = ("cubic", "FCC", "BCC", "A2", "E8", "E8-roots", "own")
     "lattice.basis-1", "lattice.basis-2", "lattice.basis-3", "lattice.row-1", "lattice.row-2", "lattice.row-3",
     "lattice.layer", "lattice.shift",
 )  # fmt: skip
-@pytest.mark.parametrize("renderer", ["canvas", "webgl2"])
+@pytest.mark.parametrize("renderer", ["canvas", pytest.param("webgl2", marks=pytest.mark.prove)])
 def test_lattices_in_space(browser: Any, studio: Any, renderer: str) -> None:
     with harness.signed_in(browser, studio) as (page, watch):
         if renderer == "canvas":  # a browser without WebGL

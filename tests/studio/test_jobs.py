@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -222,7 +223,8 @@ def test_not_too_many_at_once(workspace: Workspace, monkeypatch: pytest.MonkeyPa
     with pytest.raises(LimitError, match="active"):
         start(jobs, "runs/b", 5)
     jobs.stop("runs/a")
-    jobs.stop("runs/a")
+    with contextlib.suppress(RunError):  # it may be gone by then
+        jobs.stop("runs/a")
     serving.until(lambda: not jobs.active())
 
 
