@@ -28,27 +28,9 @@ from cllm.model.batch import Batch
 from cllm.model.decode import PREFILL, Decoder
 from cllm.model.model import Model
 from cllm.model.step import Step
+from judges.lattice_options import OPTIONS
 from judges.plain_model import Drop, Lattice, evaluate, read
 
-OPTIONS = {
-    "sinusoidal": {"positions": "sinusoidal"},
-    "spiral": {"positions": "spiral"},
-    "clock": {"positions": "clock", "positions_normalize": False},
-    "prime": {"positions": "prime"},
-    "rope": {"positions": "rope"},
-    "rope interleaved": {"positions": "rope", "rope_interleaved": True, "rope_base": 100.0},
-    "mix": {"positions": "mix"},
-    "mix older": {"positions": "mix", "positions_mix": (0.4, 0.3, 0.3, 0.0)},
-    "mix trained": {"positions": "mix", "positions_mix_trainable": True},
-    "bias": {"symmetry_bias": 0.5},
-    "bias by primes, trained": {"symmetry_bias_trainable": True, "symmetry_classes": "prime"},
-    "transform": {"lattice_transform": True},
-    "equivariant": {"equivariant": True},
-    "many": {
-        "positions": "rope", "symmetry_bias": 1.0, "symmetry_bias_trainable": True, "lattice_transform": True,
-        "equivariant": True,
-    },
-}  # fmt: skip
 CASE = Case(
     layers=2, heads=2, head_width=6, ff=7, vocab=29, rows=3, sequence=9, extra_context=2, documents=True, seed=4
 )

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cllm.evaluation.ablation import Runner
 
 
 def ablate(file: Path, /, *, out: Path | None = None, report: bool = False, json: bool = False) -> int:
@@ -51,9 +55,9 @@ def ablate(file: Path, /, *, out: Path | None = None, report: bool = False, json
     return 0
 
 
-def _train(runner) -> bool:  # type: ignore[no-untyped-def]
+def _train(runner: Runner) -> bool:
     """Train what is left, with a live table on a terminal and lines elsewhere."""
     from cllm.evaluation.ablation.live import watching
 
     with watching(runner) as watch:
-        return bool(runner.run(watch.started, watch.stepped, watch.finished))
+        return runner.run(watch.started, watch.stepped, watch.finished)

@@ -131,7 +131,6 @@ def test_a_cell_alone_gives_the_same_run(study_file: Path, tmp_path: Path):
     """What the report says of a cell can be had again by a reader from its run file."""
     study = read_study(study_file)
     runner = Runner(study, tmp_path / "out")
-    runner.study = study
     runner.run()
     cell = study.cells[1]
     one = subprocess.run(
