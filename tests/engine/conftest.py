@@ -1,13 +1,8 @@
-"""Lets the tests of this folder import the judges and their shared checks by name; switches the kernels' level."""
-
-import sys
-from pathlib import Path
+"""Switches the kernels' level."""
 
 import pytest
 
 from cllm import native
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 
 @pytest.fixture
