@@ -382,6 +382,42 @@ def moments(
     return _show([run(list(text), preset=preset, steps=steps, seeds=tuple(seeds))], save, json)
 
 
+@app.command
+def prepare(
+    *,
+    size: Sequence[int] = (50, 200),
+    vocab_size: int = 1000,
+    folder: Path | None = None,
+    save: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Time and memory of `cllm data prepare` for texts of growing size.
+
+    Examples:
+
+      cllm bench prepare
+
+      cllm bench prepare --size 200 --size 2000 --save benchmarks
+
+    Parameters
+    ----------
+    size: Sequence[int]
+        Megabytes of text; may be repeated.
+    vocab_size: int
+        Of the byte-pair encoding.
+    folder: Path
+        Where the text and the shards lie meanwhile (some three times the text).
+    save: Path
+        Also write the result as JSON into this folder.
+    json: bool
+        Print one JSON object.
+    """
+    _check_folder(save)
+    from cllm.bench.prepare import run
+
+    return _show([run(size, vocab_size=vocab_size, folder=folder)], save, json)
+
+
 def _check_folder(save: Path | None) -> None:
     """Before minutes of measuring: that the results can be written there."""
     if save is None:
