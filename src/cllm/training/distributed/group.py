@@ -1,0 +1,192 @@
+"""The processes of one run (ranks 0 … N−1), and what they say to each other.
+
+torchrun starts them and tells each its place by environment variables; sums and copies are torch.distributed's (gloo
+on CPUs, NCCL on GPUs). Every rank calls the same methods in the same order. Alone, all of it does nothing, and
+torch.distributed is not touched.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from cllm.errors import ConfigError, RunError
+
+NONE, GLOO, NCCL = "none", "gloo", "nccl"
+TIMEOUT_S = 600.0
+"""How long a rank waits for the others in one exchange before it gives up."""
+
+
+class PeerLost(RunError):
+    """Another rank is gone, or did not answer in time: this rank cannot go on, but a new start may."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The ranks of one run.
+
+    rank: 0 … size − 1.  local_rank: that of this machine.  backend: "none" (alone), "gloo" or "nccl" (CUDA tensors; CPU
+    tensors always go by gloo).  Rank 0 is the one that writes: files, events, the terminal.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    backend: str = NONE
+
+    @classmethod
+    def alone(cls) -> Group:
+        """One process: nothing is exchanged."""
+        return cls()
+
+    @classmethod
+    def from_environment(cls, *, cuda: bool = False, timeout_s: float = TIMEOUT_S) -> Group:
+        """The group that torchrun started this process in; alone where it did not.
+
+        cuda: tensors are on GPUs (one a rank, `local_rank`'s).  timeout_s: see `TIMEOUT_S`.
+        Raises ConfigError for variables that make no sense, PeerLost when the others cannot be reached.
+        """
+        if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
+            return cls.alone()
+        rank, size, local_rank = (_number(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        if not 0 <= rank < size:
+            raise ConfigError(f"RANK: got {rank} with WORLD_SIZE {size}, expected 0 to {size - 1}; start with torchrun")
+        if size == 1:
+            return cls.alone()
+        import torch.distributed as dist
+
+        if not dist.is_available():
+            raise ConfigError("this PyTorch is built without torch.distributed: train with one process")
+        backend = NCCL if cuda else GLOO
+        if cuda:
+            torch.cuda.set_device(local_rank)
+        with _named(rank, size, f"could not meet the others at {_meeting_place()}"):
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if cuda else "gloo",
+                rank=rank,
+                world_size=size,
+                timeout=timedelta(seconds=timeout_s),
+            )
+        return cls(rank, size, local_rank, backend)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is rank 0."""
+        return self.rank == 0
+
+    # --------------------------------------------------------------------------------------------- tensors
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """Replace `tensor` (contiguous, same shape and type everywhere) by its sum over all ranks; the same bits on
+        each. The order of the summands is the library's."""
+        if self.size > 1:
+            import torch.distributed as dist
+
+            with self.lost("a sum"):
+                dist.all_reduce(tensor)
+        return tensor
+
+    def broadcast_(self, tensor: Tensor, source: int = 0) -> Tensor:
+        """Replace `tensor` by that of rank `source`."""
+        if self.size > 1:
+            import torch.distributed as dist
+
+            with self.lost("a broadcast"):
+                dist.broadcast(tensor, source)
+        return tensor
+
+    # ----------------------------------------------------------------------------------------- small values
+
+    def gather(self, values: Sequence[float]) -> list[list[float]]:
+        """The float64 values of all ranks, by rank, on all ranks (as many on each). Integers up to 2⁵³ are exact, and
+        infinities and NaN arrive as they are. Sum them with `math.fsum`: then neither order nor size matters."""
+        mine = torch.tensor(list(values), dtype=torch.float64)
+        if self.size == 1:
+            return [mine.tolist()]
+        import torch.distributed as dist
+
+        out = [torch.empty_like(mine) for _ in range(self.size)]
+        with self.lost("a gathering of figures"):
+            dist.all_gather(out, mine)
+        return [part.tolist() for part in out]
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """JSON-able values of all ranks, by rank, on all ranks; of different lengths."""
+        if self.size == 1:
+            return [value]
+        import torch.distributed as dist
+
+        text = msgspec.json.encode(value)
+        lengths = [int(length) for (length,) in self.gather([len(text)])]
+        mine = torch.zeros(max(lengths), dtype=torch.uint8)
+        mine[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+        out = [torch.empty_like(mine) for _ in range(self.size)]
+        with self.lost("a gathering of values"):
+            dist.all_gather(out, mine)
+        return [msgspec.json.decode(bytes(part[:n].tolist())) for part, n in zip(out, lengths, strict=True)]
+
+    def agree(self, value: Any) -> Any:
+        """Rank 0's JSON-able value, on all ranks. What the others pass is not looked at."""
+        if self.size == 1:
+            return value
+        text = msgspec.json.encode(value) if self.first else b""
+        length = int(self.broadcast_(torch.tensor([len(text)])))
+        buffer = torch.frombuffer(bytearray(text), dtype=torch.uint8) if self.first else None
+        if buffer is None:
+            buffer = torch.empty(length, dtype=torch.uint8)
+        self.broadcast_(buffer)
+        return msgspec.json.decode(bytes(buffer.tolist()))
+
+    def largest(self, value: float) -> float:
+        """The largest of the ranks' values, on all ranks."""
+        return max(found for (found,) in self.gather([value]))
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        self.gather([0.0])
+
+    def close(self) -> None:
+        """Leave the group: at the end, when the others leave it, too."""
+        if self.size > 1:
+            import torch.distributed as dist
+
+            if dist.is_initialized():
+                dist.destroy_process_group()
+
+    @contextmanager
+    def lost(self, what: str) -> Iterator[None]:
+        """Around calls of torch.distributed: what it raises becomes PeerLost, in words. what: "a sum"."""
+        with _named(self.rank, self.size, f"{what} with the other ranks failed"):
+            yield
+
+
+@contextmanager
+def _named(rank: int, size: int, what: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # torch's own are subclasses: DistError and its kin
+        said = str(error).strip().partition("\n")[0]
+        raise PeerLost(
+            f"rank {rank} of {size} on {socket.gethostname()}: {what}: {said}. A rank that died, a cut network or one "
+            "that is slower than distributed.timeout_s looks like this"
+        ) from error
+
+
+def _number(name: str) -> int:
+    text = os.environ.get(name, "0")
+    if not text.isdecimal():
+        raise ConfigError(f"{name}: got {text!r} in the environment, expected a number; start with torchrun")
+    return int(text)
+
+
+def _meeting_place() -> str:
+    return f"{os.environ.get('MASTER_ADDR', 'MASTER_ADDR?')}:{os.environ.get('MASTER_PORT', 'MASTER_PORT?')}"
