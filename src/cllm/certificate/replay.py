@@ -98,11 +98,10 @@ def _at(replayed: Replayed, bits: int) -> InBalls:
     top = _Top(arb(0), arb(0), "")
     with spec.enclose(subject.weights, subject.spec_batch, subject.spec_model, bits=bits, system=_Wide()) as exact:
         loss = _told(exact.loss, exact.loss, "the loss", exact.loss.str(12, radius=False))
-        one = BallArray((1, 1), [arb(1)])
-        for node, g in exact._tape.backward(exact._root, one):  # not `exact.gradients`: its floats end at 1e308
+        for name, g in exact.balls():  # not `exact.gradients`: its floats end at 1e308
             low, high = _largest(g)
             if not top.primitive or high > top.high or not high.is_finite():
-                top = _Top(low, high, exact._names[node])
+                top = _Top(low, high, name)
         gradient = _told(top.low, top.high, "the gradient", _digits(top.high))
     parts = tuple(watching.parts())
     return InBalls(row, bits, loss, parts, gradient, _log10(top.high), top.primitive)

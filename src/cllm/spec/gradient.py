@@ -83,7 +83,7 @@ def distance(engine: NDArray[Any], high: Floats, low: Floats | None, rad: Floats
 
 @dataclass
 class Enclosure:
-    """f and ∂f/∂w at the given weights. Use `gradients` once, inside the `with` block that made this."""
+    """f and ∂f/∂w at the given weights. Use `gradients` or `balls`, once, inside the `with` block that made this."""
 
     loss: arb
     _names: dict[int, str]
@@ -95,11 +95,16 @@ class Enclosure:
         """An upper bound of |engine − f|."""
         return float(distance(np.array([engine]), middles([self.loss]), None, radii([self.loss]))[0])
 
-    def gradients(self) -> Iterator[Gradient]:
-        """Each tensor's gradient as soon as it is complete, last layer first. Let go of it before the next."""
+    def balls(self) -> Iterator[tuple[str, BallArray]]:
+        """As `gradients`, but of any size and width: nothing is said about floats, which end at 1.8e308."""
         one = self._tape.S.lift(np.ones((1, 1)))
         for node, g in self._tape.backward(self._root, one):
-            name = self._names[node]
+            yield self._names[node], g
+            del g  # before the next one is made
+
+    def gradients(self) -> Iterator[Gradient]:
+        """Each tensor's gradient as soon as it is complete, last layer first. Let go of it before the next."""
+        for name, g in self.balls():
             found = Gradient(name, self._shapes[name], g)
             del g
             if not np.isfinite(found.radius).all() or not np.isfinite(found.middle).all():
