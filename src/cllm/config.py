@@ -174,6 +174,15 @@ class LogConfig(_Section, frozen=True):
     project: str = "cllm"  # of trackio and wandb
 
 
+class DistributedConfig(_Section, frozen=True):
+    """Training by several processes. How many is not said here: it belongs to the launch (`cllm train --processes`)."""
+
+    zero: Literal[0, 1, 2] = 0  # what is cut into one part a process: 1 the moments, 2 the gradients, too
+    reduction: Literal["fast", "fixed"] = "fast"  # fixed: the same bits for any number of processes, at a price
+    bucket_mb: Positive = 8.0  # gradients that are added over the processes at a time, while the backward runs on
+    timeout_s: Positive = 600.0  # a process that does not answer for so long is given up
+
+
 class Config(_Section, frozen=True):
     """A complete run. Everything that decides the numbers is in here."""
 
@@ -191,6 +200,7 @@ class Config(_Section, frozen=True):
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
 
 
 def load(
