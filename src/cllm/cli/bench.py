@@ -64,11 +64,11 @@ def train_step(
     json: bool
         Print one JSON object.
     """
-    _check_folder(save)
+    check_folder(save)
     from cllm.bench.train_step import run
 
     found = run(preset, batch=batch, sequence=sequence, rounds=rounds, peers=peers, rss=not skip_memory)
-    return _show([found], save, json)
+    return show([found], save, json)
 
 
 @app.command
@@ -107,11 +107,11 @@ def profile(
     json: bool
         Print one JSON object.
     """
-    _check_folder(save)
+    check_folder(save)
     from cllm.bench.profile import run
 
     found = [run(preset, batch=batch, sequence=sequence, precision=name, rounds=rounds) for name in precision]
-    return _show(found, save, json)
+    return show(found, save, json)
 
 
 @app.command
@@ -146,12 +146,12 @@ def curves(
     json: bool
         Print one JSON object.
     """
-    _check_folder(save)
+    check_folder(save)
     from cllm.bench.curves import run
 
     found = run(preset, steps=steps, seeds=seeds, report=lambda line: print(line, file=sys.stderr))
     within = all(row.figures.get("within_target", True) for row in found.rows)
-    return _show([found], save, json) or int(not within)
+    return show([found], save, json) or int(not within)
 
 
 @app.command
@@ -173,11 +173,11 @@ def numbers(*, rounds: int = 5, save: Path | None = None, json: bool = False) ->
     json: bool
         Print one JSON object.
     """
-    _check_folder(save)
+    check_folder(save)
     from cllm.bench import lattice
     from cllm.bench import numbers as exact
 
-    return _show([*exact.tables(rounds), *lattice.tables(rounds)], save, json)
+    return show([*exact.tables(rounds), *lattice.tables(rounds)], save, json)
 
 
 @app.command
@@ -210,10 +210,10 @@ def decode(
     json: bool
         Print one JSON object.
     """
-    _check_folder(save)
+    check_folder(save)
     from cllm.bench.decode import run
 
-    return _show([run(name, batch=count, rounds=rounds) for name in preset for count in batch], save, json)
+    return show([run(name, batch=count, rounds=rounds) for name in preset for count in batch], save, json)
 
 
 @app.command
@@ -243,10 +243,10 @@ def gemm(
     json: bool
         Print one JSON object.
     """
-    _check_folder(save)
+    check_folder(save)
     from cllm.bench.gemm import run
 
-    return _show(run(precisions=precisions, rounds=rounds), save, json)
+    return show(run(precisions=precisions, rounds=rounds), save, json)
 
 
 @app.command
@@ -268,10 +268,10 @@ def certify(*, quick: bool = False, save: Path | None = None, json: bool = False
     json: bool
         Print one JSON object.
     """
-    _check_folder(save)
+    check_folder(save)
     from cllm.bench.certify import run
 
-    return _show([run(large=not quick)], save, json)
+    return show([run(large=not quick)], save, json)
 
 
 @app.command
@@ -291,14 +291,14 @@ def machine(*, save: Path | None = None, json: bool = False) -> int:
     json: bool
         Print one JSON object.
     """
-    _check_folder(save)
+    check_folder(save)
     from cllm.bench.machine import limits
     from cllm.bench.measure import Table
 
     table = Table("machine", "measured limits of this machine")
     for name, value in limits().items():
         table.add(name, value=value)
-    return _show([table], save, json)
+    return show([table], save, json)
 
 
 @app.command
@@ -337,10 +337,10 @@ def memory(
     json: bool
         Print one JSON object.
     """
-    _check_folder(save)
+    check_folder(save)
     from cllm.bench.memory import run
 
-    return _show([run(preset, batch=batch, sequence=sequence, rounds=rounds, timed=not skip_time)], save, json)
+    return show([run(preset, batch=batch, sequence=sequence, rounds=rounds, timed=not skip_time)], save, json)
 
 
 @app.command
@@ -376,10 +376,10 @@ def moments(
     json: bool
         Print one JSON object.
     """
-    _check_folder(save)
+    check_folder(save)
     from cllm.bench.moments import run
 
-    return _show([run(list(text), preset=preset, steps=steps, seeds=tuple(seeds))], save, json)
+    return show([run(list(text), preset=preset, steps=steps, seeds=tuple(seeds))], save, json)
 
 
 @app.command
@@ -412,13 +412,16 @@ def prepare(
     json: bool
         Print one JSON object.
     """
-    _check_folder(save)
+    check_folder(save)
     from cllm.bench.prepare import run
 
-    return _show([run(size, vocab_size=vocab_size, folder=folder)], save, json)
+    return show([run(size, vocab_size=vocab_size, folder=folder)], save, json)
 
 
-def _check_folder(save: Path | None) -> None:
+app.command("cllm.cli.bench_link:link", name="link")
+
+
+def check_folder(save: Path | None) -> None:
     """Before minutes of measuring: that the results can be written there."""
     if save is None:
         return
@@ -431,7 +434,8 @@ def _check_folder(save: Path | None) -> None:
         raise UsageError(f"--save {save}: {there} cannot be written to")
 
 
-def _show(tables: list[Table], save: Path | None, json: bool) -> int:
+def show(tables: list[Table], save: Path | None, json: bool) -> int:
+    """The tables on the terminal, into the folder `save`, and as one JSON object on standard output."""
     from cllm.bench.machine import describe
 
     here = describe()

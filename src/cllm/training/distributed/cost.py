@@ -1,0 +1,275 @@
+"""What a step of N ranks costs, by the α–β model: a message of b bytes takes α + b·β (Hockney 1994).
+
+    ring all-reduce of b bytes        2(N−1)·α + 2(N−1)/N · b·β     (Patarasuk and Yuan 2009)
+    ring reduce-scatter, all-gather    (N−1)·α +  (N−1)/N · b·β
+    double binary tree all-reduce     2⌈log₂N⌉·α + 2·b·β            (Sanders, Speck, Träff 2009; NCCL's "tree")
+    leaves in a fixed tree            ⌈log₂N⌉·(α + b·β) up, as much down again
+
+Communication runs beside the backward: a bucket of gradients starts when the backward has completed its last tensor
+and the bucket before it is through. What is left when the backward has ended is *exposed*. Where the ranks of a machine
+keep all of its cores busy, nothing is free: the step takes at least the core-seconds of computing and communicating
+together, divided by the cores.
+
+The model knows no stragglers, no congestion and no placement: every rank is as fast as the one that was measured, every
+link as fast as the one given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cllm.errors import UsageError
+
+Collective = Literal["all-reduce", "reduce-scatter", "all-gather"]
+COLLECTIVES: tuple[Collective, ...] = ("all-reduce", "reduce-scatter", "all-gather")
+RING, TREE = "ring", "tree"
+SMALL_EXCHANGES = 3
+"""All-gathers of a few figures in a step: loss and targets, Σg², and that all are well."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """α in seconds a message and β in seconds a byte, of one rank's traffic in one direction.
+
+    core_s_per_byte, core_s_per_message: seconds of a core that a rank spends on a byte or message that it sends (and on
+    one that it receives); 0 for hardware that moves data by itself.
+    """
+
+    alpha_s: float
+    beta_s: float
+    core_s_per_byte: float = 0.0
+    core_s_per_message: float = 0.0
+
+    @classmethod
+    def of(cls, gigabytes_per_s: float, microseconds: float) -> Link:
+        """From bandwidth in 10⁹ bytes/s and latency in µs. Raises UsageError unless both make sense."""
+        if not (gigabytes_per_s > 0 and math.isfinite(gigabytes_per_s)):
+            raise UsageError(f"bandwidth: expected GB/s above 0, got {gigabytes_per_s:g}")
+        if not (microseconds >= 0 and math.isfinite(microseconds)):
+            raise UsageError(f"latency: expected microseconds, 0 or more, got {microseconds:g}")
+        return cls(microseconds * 1e-6, 1e-9 / gigabytes_per_s)
+
+
+@dataclass(frozen=True)
+class Network:
+    """The links of each collective (gloo's reduce-scatter is an all-reduce inside, so they differ), and the algorithm
+    of the all-reduce: "ring" or "tree"."""
+
+    links: Mapping[str, Link]
+    algorithm: str = RING
+
+    @classmethod
+    def uniform(cls, link: Link, algorithm: str = RING) -> Network:
+        """The same link for all. Raises UsageError for an unknown algorithm."""
+        if algorithm not in (RING, TREE):
+            raise UsageError(f"algorithm: expected {RING} or {TREE}, got {algorithm!r}")
+        return cls(dict.fromkeys(COLLECTIVES, link), algorithm)
+
+    def seconds(self, what: Collective, ranks: int, count: float) -> float:
+        """Time of one collective over `count` bytes (of the whole buffer) on `ranks` ranks."""
+        link = self.links[what]
+        return messages(what, ranks, self.algorithm) * link.alpha_s + sent(what, ranks, count) * link.beta_s
+
+    def core_seconds(self, what: Collective, ranks: int, count: float) -> float:
+        """Seconds of a core that each rank spends on it."""
+        link = self.links[what]
+        return (
+            messages(what, ranks, self.algorithm) * link.core_s_per_message
+            + sent(what, ranks, count) * link.core_s_per_byte
+        )
+
+
+def messages(what: Collective, ranks: int, algorithm: str = RING) -> int:
+    """Messages one after the other: what α is multiplied with."""
+    if ranks < 2:
+        return 0
+    if what == "all-reduce" and algorithm == TREE:
+        return 2 * math.ceil(math.log2(ranks))
+    return (ranks - 1) * (2 if what == "all-reduce" else 1)
+
+
+def sent(what: Collective, ranks: int, count: float) -> float:
+    """Bytes that each rank sends in a collective over `count` bytes: what β is multiplied with."""
+    share = (ranks - 1) / ranks if ranks > 1 else 0.0
+    return share * count * (2 if what == "all-reduce" else 1)
+
+
+def fixed_tree_s(link: Link, ranks: int, count: float) -> float:
+    """Leaf sums of `count` bytes added in a binary tree of fixed shape, the result sent back down: equal bits for any
+    number of ranks, at ⌈log₂N⌉ times the bytes of a ring."""
+    levels = math.ceil(math.log2(ranks)) if ranks > 1 else 0
+    return 2 * levels * (link.alpha_s + count * link.beta_s)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Gradients that are communicated together. ready: when the backward has completed them, as a part of its time
+    (0 … 1).  bytes: of the gradients."""
+
+    ready: float
+    bytes: int
+
+
+def buckets(done: Sequence[tuple[float, int]], most: float) -> list[Bucket]:
+    """Tensors (when complete, bytes) in their order of completion → buckets of at least `most` bytes, but the last."""
+    found: list[Bucket] = []
+    held, latest = 0, 0.0
+    for ready, size in sorted(done, key=lambda one: one[0]):
+        held, latest = held + size, max(latest, ready)
+        if held >= most:
+            found.append(Bucket(latest, held))
+            held = 0
+    if held:
+        found.append(Bucket(latest, held))
+    return found
+
+
+def exposed(work: Sequence[tuple[float, float]], backward_s: float) -> float:
+    """Seconds of communication that are left behind the backward. work: (ready at this second of it, duration)."""
+    end = 0.0
+    for ready, duration in work:
+        end = max(end, ready) + duration
+    return max(0.0, end - backward_s)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Measured times of one rank that works on micro-batches of `rows` rows (see pieces.py).
+
+    forward_s, backward_s: of a micro-batch.  fixed_s: the rest of a step that no rank saves (clearing the gradients).
+    update_s: gradient norm and update of all tensors.  done: when the backward completes each tensor (0 … 1 of its
+    time), with the bytes of its gradient.  threads: of the rank.  beside: processes that computed at the same time.
+    """
+
+    rows: int
+    forward_s: float
+    backward_s: float
+    fixed_s: float
+    update_s: float
+    done: tuple[tuple[float, int], ...]
+    threads: int = 1
+    beside: int = 1
+
+    @property
+    def gradient_bytes(self) -> int:
+        return sum(size for _, size in self.done)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one process that trains alone with the rank's micro-batch, by part."""
+
+    weights: int
+    moments: int
+    gradients: int
+    rest: int
+
+    @classmethod
+    def of(cls, parts: Mapping[str, int]) -> Memory:
+        """From `Size.bytes_by_part`."""
+        known = {name: parts.get(name, 0) for name in ("weights", "moments", "gradients")}
+        return cls(**known, rest=sum(parts.values()) - sum(known.values()))
+
+    def per_rank(self, ranks: int, zero: int, bucket_bytes: float) -> int:
+        """ZeRO 1 shards the moments, ZeRO 2 the gradients as well (of which two buckets exist whole)."""
+        moments = math.ceil(self.moments / ranks) if zero >= 1 else self.moments
+        gradients = self.gradients
+        if zero >= 2 and ranks > 1:
+            gradients = math.ceil(self.gradients / ranks) + int(min(2 * bucket_bytes, self.gradients))
+        return self.weights + moments + gradients + self.rest
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What ranks share. cores: of one machine; 0 where each rank has a device of its own.  ranks: at most, on one."""
+
+    cores: int
+    ranks: int = 1
+
+    def here(self, ranks: int) -> int:
+        """How many of the ranks are on the fullest machine."""
+        return min(self.ranks, ranks)
+
+    def count(self, ranks: int) -> int:
+        """Machines, or devices where each rank has its own."""
+        return math.ceil(ranks / self.ranks) if self.cores else ranks
+
+    def threads(self, ranks: int) -> int:
+        """Of each rank: the cores are divided, and every rank has one thread at least."""
+        return max(1, self.cores // self.here(ranks)) if self.cores else 1
+
+    def waiting(self, ranks: int) -> float:
+        """How many times as long computing takes because more threads than cores want to run."""
+        return max(1.0, self.here(ranks) * self.threads(ranks) / self.cores) if self.cores else 1.0
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How the ranks divide the work. zero: 0, 1 or 2.  reduction: "fast" or "fixed".  bucket_bytes: of gradients."""
+
+    zero: int = 0
+    reduction: str = "fast"
+    bucket_bytes: float = 4e6
+    weight_bytes: int = 0  # gathered behind an update of shards
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Of one step on `ranks` ranks, seconds and bytes; `exposed_s` is the part of `communicate_s` nothing hides."""
+
+    ranks: int
+    rows: int
+    micro_batches: int
+    step_s: float
+    compute_s: float
+    communicate_s: float
+    exposed_s: float
+    sent_bytes: float
+    core_bound: bool = field(default=False)
+
+
+def predict(
+    pieces: Pieces, ranks: int, micro_batches: int, network: Network, machine: Machine, mode: Mode
+) -> Prediction:
+    """The step of `ranks` ranks that each walk `micro_batches` micro-batches of `pieces.rows` rows.
+
+    pieces: measured with `machine.threads(ranks)` threads while as many ranks computed as the machine has cores for.
+    """
+    wait = machine.waiting(ranks)
+    share = 1 / ranks if mode.zero else 1.0
+    update = pieces.update_s * share
+    micro = pieces.forward_s + pieces.backward_s
+    compute = wait * (micro_batches * micro + pieces.fixed_s + update)
+    backward = wait * pieces.backward_s
+    parts = [(bucket.ready * backward, bucket.bytes) for bucket in buckets(pieces.done, mode.bucket_bytes)]
+    shown = communicate = cores = sent_bytes = 0.0
+    if ranks > 1 and mode.reduction == "fixed":
+        communicate = shown = fixed_tree_s(network.links["all-reduce"], ranks, pieces.gradient_bytes)
+        sent_bytes = 2.0 * pieces.gradient_bytes  # a rank that is an inner node of every level sends more
+    elif ranks > 1:
+        what: Collective = "reduce-scatter" if mode.zero else "all-reduce"
+        times = micro_batches if mode.zero == 2 else 1
+        work = [(ready, network.seconds(what, ranks, size)) for ready, size in parts]
+        shown = times * exposed(work, backward)
+        communicate = times * sum(duration for _, duration in work)
+        sent_bytes = times * sent(what, ranks, pieces.gradient_bytes)
+        cores = times * sum(network.core_seconds(what, ranks, size) for _, size in parts)
+    if ranks > 1 and mode.zero:
+        gather = network.seconds("all-gather", ranks, mode.weight_bytes)
+        shown, communicate = shown + gather, communicate + gather
+        sent_bytes += sent("all-gather", ranks, mode.weight_bytes)
+        cores += network.core_seconds("all-gather", ranks, mode.weight_bytes)
+    small = SMALL_EXCHANGES * messages("all-gather", ranks) * network.links["all-gather"].alpha_s
+    shown, communicate = shown + small, communicate + small
+    step = compute + shown
+    bound = False
+    if machine.cores:
+        here, threads = machine.here(ranks), machine.threads(ranks)
+        busy = here * (threads * compute / wait + cores) / machine.cores
+        bound, step = busy > step, max(step, busy)
+    return Prediction(
+        ranks, pieces.rows, micro_batches, step, compute, communicate, step - compute, sent_bytes, core_bound=bound
+    )

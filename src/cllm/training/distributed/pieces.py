@@ -1,0 +1,115 @@
+"""The pieces of a training step, measured: what cost.py calculates with.
+
+The processes of a machine share its memory's bandwidth and its clock, so the pieces of a rank are measured while as
+many processes compute as the machine has cores for: contention is in the figures, not in a factor.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import msgspec
+import torch
+
+from cllm import config as settings
+from cllm.config import Config
+from cllm.engine.compact import Mixed
+from cllm.errors import ConfigError
+from cllm.model.batch import Batch
+from cllm.model.step import Step, Sums
+from cllm.training.distributed.cost import Pieces
+from cllm.training.distributed.group import Group
+from cllm.training.distributed.together import together
+from cllm.training.optimiser import gradient_norm, update
+from cllm.training.plan import device_of, make_step
+from cllm.training.state import State
+
+STEPS = 3
+
+
+class Watch:
+    """A sink that takes nothing: it notes when the backward begins and when it has completed which tensors."""
+
+    takes: frozenset[str] = frozenset()
+    half_made = False
+    squares = 0.0
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self.done = device, set[str]()
+        self.begun, self.at = 0.0, dict[str, float]()
+
+    def buffers(self, room: torch.Tensor) -> Mixed:
+        raise NotImplementedError("a watch is put on a step that has its buffers")
+
+    def arm(self, lr: float) -> None: ...
+
+    def begin(self, sums: Sums) -> None:
+        self.begun = now(self._device)
+
+    def complete(self, *names: str) -> None:
+        self.at |= dict.fromkeys(names, now(self._device))
+
+
+def now(device: torch.device) -> float:
+    """Seconds, when the device has done all that was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def measure(config: Config, rows: int, *, group: Group | None = None, steps: int = STEPS) -> Pieces:
+    """The pieces of a step with micro-batches of `rows` rows of random tokens; medians of `steps` steps, the first one
+    not counted. group: the processes that compute at the same time; they begin each step together."""
+    if config.memory == "fused":
+        raise ConfigError('memory: "fused" updates inside the backward, before the ranks could add their gradients')
+    config = settings.replace(config, {"train.batch": rows, "train.accumulate": 1})
+    group = group or Group.alone()
+    state = State.fresh(config, device_of(config))
+    step = make_step(state)
+    watch = Watch(state.model.device)
+    step.sink = watch
+    generator = torch.Generator().manual_seed(group.rank)
+    batch = Batch.of(torch.randint(config.model.vocab, (rows, step.sequence + 1), generator=generator))
+    found: list[tuple[float, float, float, float, dict[str, float]]] = []
+    for _ in range(steps + 1):
+        group.barrier()
+        found.append(_one(state, step, watch, batch, config.optim.clip))
+    found = found[1:]
+    forward, backward, fixed, updating = (statistics.median(times) for times in list(zip(*found, strict=True))[:4])
+    shares = {name: statistics.median(one[4][name] for one in found) for name in found[0][4]}
+    sizes = {name: gradient.numel() * gradient.element_size() for name, gradient in step.grads.items()}
+    done = tuple(sorted((shares.get(name, 1.0), size) for name, size in sizes.items()))
+    return Pieces(rows, forward, backward, fixed, updating, done, torch.get_num_threads(), group.size)
+
+
+def _one(
+    state: State, step: Step, watch: Watch, batch: Batch, clip: float
+) -> tuple[float, float, float, float, dict[str, float]]:
+    device = state.model.device
+    watch.at = {}
+    begin = now(device)
+    step.zero()
+    cleared = now(device)
+    step.accumulate(batch)
+    computed = now(device)
+    update(state, step, step.kernels, 0.0, gradient_norm(step, clip))
+    end = now(device)
+    backward = computed - watch.begun
+    shares = {name: (at - watch.begun) / backward for name, at in watch.at.items()}
+    return watch.begun - cleared, backward, cleared - begin, end - computed, shares
+
+
+def measure_beside(config: Config, rows: int, processes: int, threads: int, *, steps: int = STEPS) -> Pieces:
+    """The pieces of the slowest of `processes` processes of `threads` threads that compute at the same time."""
+    if device_of(config).type != "cpu":
+        raise ConfigError("processes side by side share cores only on a CPU; on GPUs each has a device of its own")
+    found = together(_measured, processes, settings.to_dict(config), rows, steps, threads=threads)
+    every = [msgspec.convert(one, Pieces) for one in found]
+    return max(every, key=lambda one: one.forward_s + one.backward_s + one.update_s)
+
+
+def _measured(group: Group, config: dict[str, Any], rows: int, steps: int) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(measure(settings.load(base=config), rows, group=group, steps=steps))
+    return found

@@ -1,0 +1,75 @@
+"""A function in N processes at once on this machine, by torchrun: for measurements.
+
+    python -m torch.distributed.run … -m cllm.training.distributed.together MODULE:FUNCTION ANSWER.json ARGUMENTS
+
+The function gets the group and the arguments (JSON), and returns something JSON-able.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from cllm.errors import RunError
+from cllm.training.distributed.group import Group
+
+TOLD = 12  # last lines of a failed process's words that are repeated
+
+
+def together(
+    function: Callable[..., Any], processes: int, *arguments: Any, threads: int = 1, wait_s: float = 600.0
+) -> list[Any]:
+    """What `function(group, *arguments)` returned in each of `processes` processes of `threads` threads, by rank.
+
+    function: of a module's top level.  arguments: JSON-able.  Raises RunError with the last words of a process that
+    failed, or when they take longer than `wait_s`.
+    """
+    name = f"{function.__module__}:{function.__qualname__}"
+    with tempfile.TemporaryDirectory(prefix="cllm-together-") as folder:
+        answer = Path(folder) / "answer.json"
+        command = [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1",
+            f"--nproc-per-node={processes}", "-m", __name__, name, str(answer), json.dumps(arguments),
+        ]  # fmt: skip
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TORCHELASTIC_ERROR_FILE": f"{folder}/error"}
+        environment.setdefault("OMP_WAIT_POLICY", "passive")
+        with tempfile.TemporaryFile("w+") as words:
+            running = subprocess.Popen(command, env=environment, stdout=words, stderr=words)
+            try:
+                code = running.wait(wait_s)
+            except subprocess.TimeoutExpired:
+                raise RunError(f"{name}: {processes} processes took longer than {wait_s:g} s") from None
+            finally:
+                if running.poll() is None:
+                    running.terminate()  # torchrun ends its processes
+                    running.wait()
+            if code != 0:
+                words.seek(0)
+                last = "".join(words.readlines()[-TOLD:])
+                raise RunError(f"{name}: one of {processes} processes failed (exit code {code}):\n{last}")
+        found: list[Any] = json.loads(answer.read_bytes())
+        return found
+
+
+def _main(name: str, answer: str, arguments: str) -> None:
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    module, _, function = name.partition(":")
+    group = Group.from_environment()
+    found = group.gather_objects(getattr(import_module(module), function)(group, *json.loads(arguments)))
+    if group.first:
+        Path(answer).write_text(json.dumps(found), encoding="utf-8")
+    group.barrier()
+    group.close()
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
