@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cyclopts import App
 
-if TYPE_CHECKING:
-    from cllm.bench.measure import Table
+from cllm.cli.bench_link import link
+from cllm.cli.bench_show import check_folder, show
 
 app = App(
     name="bench",
@@ -23,6 +21,7 @@ Examples:
   cllm bench machine --json""",
     help_format="plaintext",
 )
+app.command(link)
 
 
 @app.command(name="train-step")
@@ -416,36 +415,3 @@ def prepare(
     from cllm.bench.prepare import run
 
     return show([run(size, vocab_size=vocab_size, folder=folder)], save, json)
-
-
-app.command("cllm.cli.bench_link:link", name="link")
-
-
-def check_folder(save: Path | None) -> None:
-    """Before minutes of measuring: that the results can be written there."""
-    if save is None:
-        return
-    from cllm.errors import UsageError
-
-    there = next(path for path in (save, *save.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise UsageError(f"--save {save}: expected a folder, but {there} is a file")
-    if not os.access(there, os.W_OK):
-        raise UsageError(f"--save {save}: {there} cannot be written to")
-
-
-def show(tables: list[Table], save: Path | None, json: bool) -> int:
-    """The tables on the terminal, into the folder `save`, and as one JSON object on standard output."""
-    from cllm.bench.machine import describe
-
-    here = describe()
-    for table in tables:
-        table.render()
-        if save is not None:
-            print(f"written: {table.save(save, here)}", file=sys.stderr)
-    if json:
-        import msgspec
-
-        found = [table.to_dict(here) for table in tables]
-        print(msgspec.json.encode(found[0] if len(found) == 1 else found).decode())
-    return 0

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from cllm.cli.bench import check_folder, show
+from cllm.cli.bench_show import check_folder, show
 
 
 def link(
