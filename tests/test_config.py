@@ -241,7 +241,8 @@ FLOATS = [
     "optim.muon_lr", "optim.muon_momentum", "guard.z",
     "model.dropout", "model.attention_dropout", "model.symmetry_bias",
     "train.max_minutes", "train.label_smoothing", "data.val_fraction",
-    "schedule.floor", "schedule.gamma", "schedule.power", "schedule.decay", "guard.z",
+    "schedule.floor", "schedule.gamma", "schedule.power", "schedule.decay",
+    "distributed.bucket_mb", "distributed.timeout_s",
 ]  # fmt: skip
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import torch
@@ -21,13 +21,20 @@ from torch import Tensor
 
 from cllm.errors import ConfigError, RunError
 
+T = TypeVar("T")
 NONE, GLOO, NCCL = "none", "gloo", "nccl"
 TIMEOUT_S = 600.0
 """How long a rank waits for the others in one exchange before it gives up."""
+PATIENCE = timedelta(days=7)
+"""The same where rank 0 works alone for as long as it takes, as in preparing text. A rank that dies ends it at once."""
 
 
 class PeerLost(RunError):
     """Another rank is gone, or did not answer in time: this rank cannot go on, but a new start may."""
+
+
+class SaidElsewhere(RunError):
+    """Another rank has failed, and says why itself: this one only ends with it."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,7 @@ class Group:
     size: int = 1
     local_rank: int = 0
     backend: str = NONE
+    patient: Any = field(default=None, repr=False)  # the same ranks, for waits of any length
 
     @classmethod
     def alone(cls) -> Group:
@@ -76,7 +84,8 @@ class Group:
                 world_size=size,
                 timeout=timedelta(seconds=timeout_s),
             )
-        return cls(rank, size, local_rank, backend)
+            patient = dist.new_group(timeout=PATIENCE, backend="gloo")
+        return cls(rank, size, local_rank, backend, patient)
 
     @property
     def first(self) -> bool:
@@ -135,16 +144,50 @@ class Group:
         return [msgspec.json.decode(bytes(part[:n].tolist())) for part, n in zip(out, lengths, strict=True)]
 
     def agree(self, value: Any) -> Any:
-        """Rank 0's JSON-able value, on all ranks. What the others pass is not looked at."""
+        """Rank 0's JSON-able value, on all ranks, however long it takes. What the others pass is not looked at."""
         if self.size == 1:
             return value
+        import torch.distributed as dist
+
         text = msgspec.json.encode(value) if self.first else b""
-        length = int(self.broadcast_(torch.tensor([len(text)])))
-        buffer = torch.frombuffer(bytearray(text), dtype=torch.uint8) if self.first else None
-        if buffer is None:
-            buffer = torch.empty(length, dtype=torch.uint8)
-        self.broadcast_(buffer)
+        length = torch.tensor([len(text)])
+        with self.lost("waiting for rank 0"):
+            dist.broadcast(length, 0, group=self.patient)
+            buffer = torch.zeros(int(length), dtype=torch.uint8)
+            if self.first:
+                buffer.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
+            dist.broadcast(buffer, 0, group=self.patient)
         return msgspec.json.decode(bytes(buffer.tolist()))
+
+    def lead(self, work: Callable[[], T]) -> T | None:
+        """Rank 0 does `work`, the others wait: its result there, None on the others. If it fails it fails on all
+        ranks: with its own error on rank 0, with SaidElsewhere on the others."""
+        if self.size == 1:
+            return work()
+        said: str | None = None
+        try:
+            return work() if self.first else None
+        except BaseException as error:
+            said = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            found = self.agree(said)
+            if found is not None and not self.first:
+                raise SaidElsewhere(f"rank 0 stopped: {found}")
+
+    def each(self, work: Callable[[], T]) -> T:
+        """Every rank does `work`; when one fails, all do: it with its own error, the others with SaidElsewhere."""
+        if self.size == 1:
+            return work()
+        failed = True
+        try:
+            result = work()
+            failed = False
+            return result
+        finally:
+            bad = [rank for rank, (one,) in enumerate(self.gather([float(failed)])) if one]
+            if bad and not failed:
+                raise SaidElsewhere(f"rank {bad[0]} stopped")
 
     def largest(self, value: float) -> float:
         """The largest of the ranks' values, on all ranks."""
@@ -175,6 +218,11 @@ def _named(rank: int, size: int, what: str) -> Iterator[None]:
         yield
     except RuntimeError as error:  # torch's own are subclasses: DistError and its kin
         said = str(error).strip().partition("\n")[0]
+        if "EADDRINUSE" in str(error):
+            raise ConfigError(
+                f"MASTER_PORT: {_meeting_place()} is in use by another process on {socket.gethostname()}: choose "
+                "another port, or let torchrun choose one (--rdzv-endpoint=localhost:0)"
+            ) from error
         raise PeerLost(
             f"rank {rank} of {size} on {socket.gethostname()}: {what}: {said}. A rank that died, a cut network or one "
             "that is slower than distributed.timeout_s looks like this"
