@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ def certify(
     set: Annotated[list[str] | None, Parameter(name="--set", negative="")] = None,
     seed: int = 1,
     precision: str = "auto",
+    checkpoint: str = "latest",
     local: bool = False,
     step: bool = False,
     mutants: bool = False,
@@ -33,8 +35,8 @@ def certify(
     """Prove how far the gradients of a training step are from the exact ones.
 
     The exact loss and every exact gradient entry are enclosed at hundreds of bits, from a specification that shares no
-    code with the engine; the engine's numbers are held against them. Of a run: its newest checkpoint, on rows of its
-    own data; the certificate is also written into the run directory. Exit code 1 when something is wrong.
+    code with the engine; the engine's numbers are held against them. Of a run: a checkpoint, on rows of its own data;
+    the certificate is also written into the run directory. Exit code 1 when something is wrong.
 
     Examples:
 
@@ -60,6 +62,8 @@ def certify(
         With --preset: of weights and rows.
     precision: str
         auto, or the working precision in bits.
+    checkpoint: str
+        Of a run: latest, best or a name as in step-00000400.
     local: bool
         Op by op instead, in seconds: names the op that is wrong.
     step: bool
@@ -82,6 +86,8 @@ def certify(
         return _zoo(json)
     if check is not None:
         return _check(check, _bits(precision), json)
+    if checkpoint != "latest" and run is None:
+        raise UsageError("--checkpoint: only a run has checkpoints; give its directory")
     if run is None and preset is None:
         raise UsageError("give a run directory (cllm certify runs/book), or --preset NAME for random weights")
 
@@ -89,15 +95,20 @@ def certify(
     from cllm.config import split_setting
 
     settings: dict[str, Any] = dict(split_setting(text) for text in set or [])
+    of: Any = run
+    if run is not None and checkpoint != "latest":
+        from cllm.api import Run
+
+        of = Run(run, checkpoint)
     found: Any
     if local:
-        found = certificate.certify_local(run, tokens, preset=preset, seed=seed, set=settings)
+        found = certificate.certify_local(of, tokens, preset=preset, seed=seed, set=settings)
         if step:
             raise UsageError("--step belongs to the full certificate; leave --local out")
     else:
         with _bar("proving") as progress:
             found = certificate.certify(
-                run, tokens, preset=preset, seed=seed, set=settings, precision=_bits(precision), step=step,
+                of, tokens, preset=preset, seed=seed, set=settings, precision=_bits(precision), step=step,
                 progress=progress,
             )  # fmt: skip
     if json:
@@ -158,7 +169,10 @@ def _sound(healthy: list[Finding], found: list[Finding]) -> bool:
 
 @contextmanager
 def _bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A passing bar with the time left, on a terminal's stderr."""
+    """A passing bar with the time left, on a terminal's stderr; lines for a program that asks for them."""
+    if os.environ.get("CLLM_PROGRESS") == "lines":
+        yield _lines(label)
+        return
     if not sys.stderr.isatty():
         yield None
         return
@@ -169,3 +183,17 @@ def _bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(label, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _lines(label: str) -> Callable[[int, int], None]:
+    """`progress LABEL 0.25` on stderr, a line for each new hundredth."""
+    said = -1
+
+    def progress(done: int, total: int) -> None:
+        nonlocal said
+        now = 100 * done // max(total, 1)
+        if now != said:
+            said = now
+            print(f"progress {label} {now / 100:.2f}", file=sys.stderr, flush=True)
+
+    return progress

@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from cllm import __version__
 from cllm.errors import CllmError
 from cllm.studio.events import Hub, events_socket
+from cllm.studio.inside_certificates import job as certificate_job
 from cllm.studio.jobs import Jobs
 from cllm.studio.security import Access, Guard, Refused
 from cllm.studio.store import Store
@@ -32,6 +33,7 @@ SCREENS: tuple[str, ...] = (
     "cllm.studio.calculate",
     "cllm.studio.train",
     "cllm.studio.generate",
+    "cllm.studio.inside",
 )
 JOBS_SECONDS = 0.5
 RECENT = 32  # jobs that every tab is told about
@@ -50,9 +52,10 @@ The server itself runs: its programming interface answers under /api/.
 class Studio:
     """What the routes share.
 
-    workspace: the folder.  access: who may talk to it.  store: the runs' index.  jobs: training processes.  hub: live
-    events.  pool: short calculations (tiles, sieves).  slow: one that may take seconds and needs torch (plans).
-    reader: the process that reads logs and texts.  models: the one that holds checkpoints.
+    workspace: the folder.  access: who may talk to it.  store: the runs' index.  jobs: training processes.
+    certifications: processes of `cllm certify`.  hub: live events.  pool: short calculations (tiles, sieves).  slow:
+    one that may take seconds and needs torch (plans).  reader: the process that reads logs and texts.  models: the one
+    that holds checkpoints.
     """
 
     def __init__(self, workspace: Workspace, access: Access) -> None:
@@ -60,6 +63,7 @@ class Studio:
         self.pool, self.slow = Pool(2), Pool(1)
         self.models, self.reader = Host(), Host(most=8)
         self.store, self.jobs = Store(workspace), Jobs(workspace)
+        self.certifications = Jobs(workspace, "certify")
         self.hub = Hub(workspace)
 
     async def close(self) -> None:
@@ -73,11 +77,17 @@ class Studio:
         """Begin to look for news, inside a running event loop."""
         self.hub.start()
         self.hub.every(JOBS_SECONDS, self.jobs_now)
+        self.hub.every(JOBS_SECONDS, self.certifications_now)
 
     def jobs_now(self) -> tuple[str, list[dict[str, Any]]]:
         """The topic of the jobs: the state of each that lives, and of those that ended lately."""
         jobs = self.jobs.recent(RECENT)
         return "jobs", [{"id": job.id, "run": job.run, "state": job.state, "error": job.error} for job in jobs]
+
+    def certifications_now(self) -> tuple[str, list[dict[str, Any]]]:
+        """The topic of the certifications: how far each is."""
+        runs = {job.run for job in self.certifications.recent(RECENT)}
+        return "certify", [{"run": run, "job": certificate_job(self.certifications, run)} for run in sorted(runs)]
 
     def publish_jobs(self) -> None:
         """Tell every tab now that a job has changed."""

@@ -66,11 +66,14 @@ class Job(msgspec.Struct):
 
 
 class Jobs:
-    """The jobs of a workspace. Safe to call from several threads."""
+    """The jobs of a workspace. Safe to call from several threads.
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
-        self._folder = workspace.own / "jobs"
+    program: which command of `cllm` they are; each has records of its own.
+    """
+
+    def __init__(self, workspace: Workspace, program: str = "train") -> None:
+        self._workspace, self._program = workspace, program
+        self._folder = workspace.own / ("jobs" if program == "train" else f"jobs-{program}")
         self._folder.mkdir(exist_ok=True)
         self._lock = threading.RLock()
         self._children: dict[str, subprocess.Popen[bytes]] = {}
@@ -120,7 +123,7 @@ class Jobs:
     # ------------------------------------------------------------------------------------------------ to act
 
     def start(self, run: str, arguments: Sequence[str]) -> Job:
-        """Start `cllm train` with `arguments`, from the workspace's root. Raises LimitError and RunError."""
+        """Start the program with `arguments`, from the workspace's root. Raises LimitError and RunError."""
         with self._lock:
             now = self.of(run)
             if now is not None and now.state != "ended":
@@ -128,7 +131,7 @@ class Jobs:
             if len(self.active()) >= MOST:
                 raise LimitError(f"{MOST} jobs are active; wait for one of them, or stop it")
             name = f"{int(time.time() * 1000):013d}-{secrets.token_hex(3)}"
-            command = [sys.executable, "-m", "cllm", "train", *arguments]
+            command = [sys.executable, "-m", "cllm", self._program, *arguments]
             with (self._folder / f"{name}.log").open("wb") as log:
                 child = subprocess.Popen(
                     command,
@@ -137,7 +140,7 @@ class Jobs:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,  # Ctrl-C in the server's terminal is not meant for it
-                    env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                    env={**os.environ, "PYTHONUNBUFFERED": "1", "CLLM_PROGRESS": "lines"},
                 )
             born = process.birth(child.pid) or "gone"
             record = Record(name, run, command, child.pid, born, time.time())
@@ -170,7 +173,7 @@ class Jobs:
         with self._lock:
             job = self.of(run)
             if job is None or job.state == "ended":
-                raise RunError(f"{run}: no process trains it now")
+                raise RunError(f"{run}: no process of cllm {self._program} works on it now")
             if job.ours:
                 record = self._records[job.id]
                 if process.state(record.pid, record.born) == "gone":  # once more, just before
@@ -209,6 +212,8 @@ class Jobs:
         )
 
     def _foreign(self, run: str) -> Job | None:
+        if self._program != "train":
+            return None  # only a training locks its run
         try:
             folder = self._workspace.resolve(run)
         except UsageError:
@@ -271,12 +276,12 @@ def train_arguments(
     resume: bool = False,
 ) -> list[str]:
     """The arguments of `cllm train`; paths relative to the workspace."""
-    arguments = [_plain(name) for name in data]
+    arguments = [plain(name) for name in data]
     if resume:
         arguments.append("--resume")
-    arguments += ["--out", _plain(out)]
+    arguments += ["--out", plain(out)]
     if start is not None:
-        arguments += ["--from", _plain(start)]
+        arguments += ["--from", plain(start)]
     if preset is not None:
         arguments += ["--preset", preset]
     for key, value in (settings or {}).items():
@@ -290,5 +295,5 @@ def setting_text(value: Any) -> str:
     return str(value) if bare else msgspec.json.encode(value).decode()
 
 
-def _plain(path: str) -> str:
+def plain(path: str) -> str:
     return f"./{path}" if path.startswith("-") else path
