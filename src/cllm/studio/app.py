@@ -34,6 +34,8 @@ SCREENS: tuple[str, ...] = (
     "cllm.studio.train",
     "cllm.studio.generate",
     "cllm.studio.inside",
+    "cllm.studio.bench",
+    "cllm.studio.notes",
 )
 JOBS_SECONDS = 0.5
 RECENT = 32  # jobs that every tab is told about

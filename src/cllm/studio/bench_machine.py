@@ -1,0 +1,36 @@
+"""What a measurement shares the machine with, and how long it takes."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+SECONDS = 0.25  # over which the processor is watched
+# Seconds of each command with its own defaults on two cores of an AMD EPYC (the machine of benchmarks/*.json), alone
+# on it; None: longer than it was waited for. What this workspace has measured itself comes first.
+USUAL: dict[str, float | None] = {}
+WAITED = 170.0
+
+
+def busy() -> dict[str, Any]:
+    """cores, and the share of them that worked during a quarter of a second just now (None where nobody says)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    before = _ticks()
+    time.sleep(SECONDS)
+    after = _ticks()
+    share = None
+    if before and after and after[1] > before[1]:
+        share = (after[0] - before[0]) / (after[1] - before[1])
+    return {"cores": cores, "busy": share}
+
+
+def _ticks() -> tuple[int, int] | None:
+    """Working and all clock ticks of all processors since the machine started (Linux)."""
+    try:
+        line = Path("/proc/stat").read_text().partition("\n")[0].split()
+    except OSError:
+        return None
+    ticks = [int(word) for word in line[1:9]]
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
