@@ -185,8 +185,8 @@ def test_names_are_completed(page: Any, studio: Any) -> None:
 def test_an_empty_sheet_says_the_next_step(page: Any, studio: Any) -> None:
     rows = sheet(page, studio)
     examples = control(page, "example")
+    expect(examples).to_have_count(8)
     texts = [examples.nth(i).locator(".mono").inner_text() for i in range(examples.count())]
-    assert len(texts) == 8
     examples.first.click()
     expect(value(rows.first)).to_have_text(evaluate(texts[0], 30).text)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -202,6 +202,7 @@ def test_an_empty_sheet_says_the_next_step(page: Any, studio: Any) -> None:
 def test_every_example_has_a_value(page: Any, studio: Any) -> None:
     rows = sheet(page, studio)
     examples = control(page, "example")
+    expect(examples).to_have_count(8)
     texts = [examples.nth(i).locator(".mono").inner_text() for i in range(examples.count())]
     rows = sheet(page, studio, *texts)
     for i, text in enumerate(texts):

@@ -208,9 +208,12 @@ def test_sampling_and_the_distribution_it_leaves(page: Any, studio: Any) -> None
     show(page, studio)
     control(page, "generate.prompt").fill(PROMPT)
     for name, (option, value) in SLIDERS.items():
-        with page.expect_response(lambda r: r.url.endswith("/api/generate/next")) as info:
+
+        def fits(r: Any, option: str = option, value: float = value) -> bool:
+            return r.url.endswith("/api/generate/next") and r.request.post_data_json["options"][option] == value
+
+        with page.expect_response(fits) as info:
             slide(page, name, value)
-        assert info.value.request.post_data_json["options"][option] == value
         found = info.value.json()
         if found["kept"] < found["vocab"]:
             expect(page.locator(".next-facts b").first).to_have_text(str(found["kept"]))

@@ -24,11 +24,11 @@ it("says numbers as one reads them", () => {
     "25.3\u202fGB",
   ]);
   expect([3.4567, 2.3e18].map((v) => loss(v))).toEqual(["3.457", "2.3e18"]);
-  expect([0, 0.001, 1e-4, 3.14159, 123456, -2].map(figure)).toEqual([
+  expect([0, 0.001, 1e-4, 2.71234, 123456, -2].map(figure)).toEqual([
     "0",
     "0.001",
     "1.0e−4",
-    "3.142",
+    "2.712",
     "123\u202fk",
     "−2",
   ]);

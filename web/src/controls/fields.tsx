@@ -1,6 +1,7 @@
 /** Text, numbers, choices and switches. Each tells its new value through `onChange` once it is a valid one. */
-import { useEffect, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 import { classes, Field, type Named } from "./common";
+import { useDraft } from "./draft";
 import { readNumber } from "./numbers";
 
 interface Labelled extends Named {
@@ -34,9 +35,11 @@ export function TextField({
   onChange,
   ...rest
 }: TextFieldProps) {
-  const [text, setText] = useState(value);
-  useEffect(() => setText(value), [value]);
-  const commit = () => text !== value && onChange(text);
+  const { text, type, settle, open } = useDraft(value);
+  const commit = (typed: string) => {
+    settle(typed);
+    if (typed !== value) onChange(typed);
+  };
   return (
     <Field label={label} hint={hint} error={error} quiet={quiet}>
       {(id, note) => (
@@ -55,15 +58,15 @@ export function TextField({
             spellcheck={false}
             list={rest.list ? `${id}-list` : undefined}
             onInput={(e) => {
-              setText(e.currentTarget.value);
+              type(e.currentTarget.value, rest.live);
               if (rest.live) onChange(e.currentTarget.value);
             }}
-            onBlur={commit}
+            onBlur={(e) => open() && commit(e.currentTarget.value)}
             onKeyDown={(e) => {
-              if (e.key === "Enter") commit();
-              else if (e.key === "Escape" && text !== value) {
+              if (e.key === "Enter") commit(e.currentTarget.value);
+              else if (e.key === "Escape" && e.currentTarget.value !== value) {
                 e.stopPropagation();
-                setText(value);
+                settle(value);
               }
             }}
           />
@@ -101,15 +104,12 @@ export function NumberField({
   ...rest
 }: NumberFieldProps) {
   const { min = -Infinity, max = Infinity, step = 1, whole = false } = rest;
-  const [text, setText] = useState(String(value));
-  const [problem, setProblem] = useState<string>();
-  useEffect(() => {
-    setText(String(value));
-    setProblem(undefined);
-  }, [value]);
+  const { text, type, settle, open } = useDraft(String(value));
+  const [wrong, setWrong] = useState<{ text: string; why: string }>();
+  const problem = wrong && wrong.text === text ? wrong.why : undefined; // of what stands there, not of what stood there
   const tell = (typed: string) => {
     const found = readNumber(typed);
-    const wrong =
+    const why =
       found === undefined
         ? "Not a number"
         : whole && !Number.isInteger(found)
@@ -117,11 +117,15 @@ export function NumberField({
           : found < min || found > max
             ? `From ${min === -Infinity ? "−∞" : min} to ${max === Infinity ? "∞" : max}`
             : undefined;
-    setProblem(wrong);
-    if (wrong === undefined && found !== value) onChange(found!);
+    settle(why === undefined ? String(found) : typed);
+    setWrong(why === undefined ? undefined : { text: typed, why });
+    if (why === undefined && found !== value) onChange(found!);
   };
-  const move = (steps: number) => {
-    const next = Math.min(max, Math.max(min, Number((value + steps * step).toPrecision(12))));
+  const move = (input: HTMLInputElement, steps: number) => {
+    const from = readNumber(input.value) ?? value; // also from what was typed and not told yet
+    const next = Math.min(max, Math.max(min, Number((from + steps * step).toPrecision(12))));
+    input.value = String(next); // at once, for the next key
+    settle(input.value);
     if (next !== value) onChange(next);
   };
   return (
@@ -142,13 +146,17 @@ export function NumberField({
           aria-describedby={note}
           aria-invalid={problem !== undefined}
           autocomplete="off"
-          onInput={(e) => setText(e.currentTarget.value)}
-          onBlur={() => tell(text)}
+          onInput={(e) => type(e.currentTarget.value)}
+          onBlur={(e) => open() && tell(e.currentTarget.value)}
           onKeyDown={(e) => {
-            if (e.key === "Enter") tell(text);
-            else if (e.key === "ArrowUp" || e.key === "ArrowDown") {
+            const typed = e.currentTarget.value;
+            if (e.key === "Enter") tell(typed);
+            else if (e.key === "Escape" && typed !== String(value)) {
+              e.stopPropagation();
+              settle(String(value));
+            } else if (e.key === "ArrowUp" || e.key === "ArrowDown") {
               e.preventDefault();
-              move((e.key === "ArrowUp" ? 1 : -1) * (e.shiftKey ? 10 : 1));
+              move(e.currentTarget, (e.key === "ArrowUp" ? 1 : -1) * (e.shiftKey ? 10 : 1));
             }
           }}
         />

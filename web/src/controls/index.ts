@@ -9,5 +9,6 @@ export {
   TextField,
   Toggle,
 } from "./fields";
+export { useModal } from "./modal";
 export { readNumber } from "./numbers";
 export { type Column, Dialog, Empty, Section, Table } from "./panels";

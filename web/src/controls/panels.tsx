@@ -1,7 +1,7 @@
 import type { ComponentChildren } from "preact";
-import { useLayoutEffect, useRef } from "preact/hooks";
 import { Button } from "./button";
 import { classes, type Named } from "./common";
+import { useModal } from "./modal";
 
 interface DialogProps extends Named {
   title: string;
@@ -11,29 +11,11 @@ interface DialogProps extends Named {
   wide?: boolean;
 }
 
-/** A modal window: the browser's own <dialog>, which keeps the focus inside and closes on Escape. */
+/** A modal window. */
 export function Dialog({ control, title, open, onClose, children, wide }: DialogProps) {
-  const ref = useRef<HTMLDialogElement>(null);
-  useLayoutEffect(() => {
-    const dialog = ref.current!;
-    if (open && !dialog.open) dialog.showModal();
-    if (!open && dialog.open) dialog.close();
-  }, [open]);
+  const modal = useModal(open, onClose);
   return (
-    // biome-ignore lint/a11y/useKeyWithClickEvents: the browser closes a dialog on Escape by itself
-    <dialog
-      ref={ref}
-      class={classes("dialog", wide && "dialog-wide")}
-      aria-label={title}
-      onCancel={(e) => {
-        e.preventDefault(); // Escape: closed by the owner, so that both always agree
-        onClose();
-      }}
-      onClose={() => {
-        if (!ref.current!.open) onClose(); // the event comes late: it may be open again
-      }}
-      onClick={(e) => e.target === ref.current && onClose()}
-    >
+    <dialog {...modal} class={classes("dialog", wide && "dialog-wide")} aria-label={title}>
       {open && (
         <div class="dialog-body">
           <header class="dialog-head">

@@ -1,6 +1,6 @@
 /** The Calculate screen: rows of expressions with proven values. */
 import { effect } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useEffect, useMemo } from "preact/hooks";
 import { get, tell } from "../../api/client";
 import { Button, NumberField, Toggle } from "../../controls";
 import { useCommands } from "../../state/commands";
@@ -59,13 +59,13 @@ function follow(): () => void {
 }
 
 export default function Calculate() {
+  useMemo(open, []); // with the first drawing: what is typed from then on is not taken back
   useEffect(() => {
     get<{ names: Named[] }>("/api/calculate")
       .then((found) => {
         names.value = found.names;
       })
       .catch(tell);
-    open();
     const stopFollow = follow();
     const stopRoute = route.subscribe((r) => {
       if (r.screen === "calculate" && JSON.stringify(r.params) !== opened) open();

@@ -1,6 +1,6 @@
 /** The written text: each token tinted by its surprise; the alternatives on hover, pinned by a click, to branch off. */
 import { Component } from "preact";
-import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { Button } from "../../controls";
 import type { Alternative } from "./api";
 import type { Column } from "./state";
@@ -15,7 +15,8 @@ export function Text({ column }: { column: Column }) {
   const [pinned, setPinned] = useState(false);
   const [focus, setFocus] = useState(0);
   const current = tree.current;
-  useEffect(() => {
+  // with the drawing itself: an effect behind it could undo a click that came between
+  useLayoutEffect(() => {
     setPinned(false);
     setAt(undefined);
   }, [current, path.length === 0]);

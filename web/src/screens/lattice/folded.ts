@@ -3,6 +3,7 @@
 import { signal } from "@preact/signals";
 import { get, tell } from "../../api/client";
 import { theme } from "../../state/theme";
+import { counted } from "./busy";
 import { pictureQuery, type Settings } from "./settings";
 
 export interface Folded {
@@ -28,9 +29,10 @@ export async function loadFolded(s: Settings): Promise<void> {
   controller.abort();
   controller = new AbortController();
   try {
-    folded.value = await get<Folded>("/api/lattice/folded", { ...query, curve: "ulam" }, controller.signal);
+    const asked = { ...query, curve: "ulam" };
+    folded.value = await counted(() => get<Folded>("/api/lattice/folded", asked, controller.signal));
   } catch (error) {
-    key = "";
+    if (key === next) key = ""; // to be asked again
     tell(error);
   }
 }

@@ -1,11 +1,12 @@
 /** The Lattice screen: a curve of numbers in the middle, its settings at the left, one number at the right. */
-import { effect } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { effect, signal } from "@preact/signals";
+import { useEffect, useMemo } from "preact/hooks";
 import { get, tell } from "../../api/client";
 import { Button } from "../../controls";
 import { useCommands } from "../../state/commands";
 import { keep, route } from "../../state/route";
-import { Inspector, plus, step } from "./inspector";
+import { isBusy } from "./busy";
+import { Inspector, plus, shownNumber, step } from "./inspector";
 import { about, curveOf, drawLine, facts, goHome, hovered, restoreView, select, waiting } from "./model";
 import { chooseCurve, FOLDED_COUNT, Panel } from "./panel";
 import { Plane } from "./plane";
@@ -15,19 +16,29 @@ import { paneSize, view, zoomBy } from "./view";
 
 let timer = 0;
 let opened = "";
+/** The link whose picture this is. */
+const link = signal("");
 
-function open(): void {
+/** Take the settings from the link. */
+function adopt(): void {
   const params = route.peek().params;
   opened = JSON.stringify(params);
+  link.value = "";
   const made = read(params);
   if (!("start" in params)) made.start = naturalStart(made.curve);
   if (!("count" in params) && made.curve === "folded-clock") made.count = FOLDED_COUNT;
   settings.value = made;
+  if (!made.n) facts.value = undefined;
+}
+
+/** Show the place and the number that the settings name, once the panes have their size. */
+function arrive(): void {
+  const made = settings.peek();
   if (made.w > 0) restoreView(made);
   else void goHome();
-  if (made.n) void select(made.n, made.w === 0 && "n" in params);
-  else facts.value = undefined;
+  if (made.n) void select(made.n, made.w === 0);
   void drawLine();
+  link.value = location.hash;
 }
 
 /** The address follows the picture, a moment behind it. */
@@ -52,6 +63,7 @@ function follow(): () => void {
 }
 
 export default function Lattice() {
+  useMemo(adopt, []); // with the first drawing: what is changed from then on is not taken back
   useEffect(() => {
     get<typeof about.value>("/api/lattice")
       .then((found) => {
@@ -61,12 +73,17 @@ export default function Lattice() {
     // the panes have their size once they have been laid out
     let stop = () => {};
     const first = requestAnimationFrame(() => {
-      open();
+      arrive();
       stop = follow();
     });
     const stopRoute = route.subscribe((r) => {
-      const came = JSON.stringify(r.params);
-      if (r.screen === "lattice" && came !== opened && opened) open();
+      if (r.screen !== "lattice") return;
+      if (JSON.stringify(r.params) === opened) {
+        if (link.peek()) link.value = location.hash;
+        return;
+      }
+      adopt();
+      arrive();
     });
     return () => {
       cancelAnimationFrame(first);
@@ -79,7 +96,7 @@ export default function Lattice() {
   useCommands("lattice", commands, [about.value]);
   const space = settings.value.curve === "space";
   return (
-    <div class="lattice">
+    <div class="lattice" aria-busy={isBusy} data-link={link}>
       <Panel />
       <section class="lattice-stage" aria-label="Picture">
         {space ? (
@@ -129,10 +146,8 @@ function Status() {
 }
 
 function commands() {
-  const number = () => facts.peek()?.n;
   const stepBy = (by: bigint) => () => {
-    const n = number();
-    if (n) step(plus(n, by));
+    if (facts.peek()) step(plus(shownNumber(), by));
   };
   const focus = () => document.querySelector<HTMLInputElement>("[data-control='lattice.jump']")?.select();
   const group = "Lattice";

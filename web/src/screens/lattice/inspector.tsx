@@ -84,11 +84,11 @@ function Facts({ f }: { f: NumberFacts }) {
           control="lattice.less"
           disabled={f.n === "0"}
           title="One less ([)"
-          onClick={() => step(plus(f.n, -1n))}
+          onClick={() => step(plus(shownNumber(), -1n))}
         >
           −1
         </Button>
-        <Button control="lattice.more" title="One more (])" onClick={() => step(plus(f.n, 1n))}>
+        <Button control="lattice.more" title="One more (])" onClick={() => step(plus(shownNumber(), 1n))}>
           +1
         </Button>
         <Button
@@ -255,6 +255,12 @@ async function openOn(curve: string, n: string): Promise<void> {
 export function step(n: string | null | undefined): void {
   factoring.value = "idle";
   if (n) void select(n, true);
+}
+
+/** The number that was asked for last; its facts may still be on their way. */
+export function shownNumber(): string {
+  const asked = settings.peek().n;
+  return /^\d+$/.test(asked) ? asked : (facts.peek()?.n ?? "0");
 }
 
 export function plus(n: string, by: bigint): string {

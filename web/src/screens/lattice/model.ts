@@ -2,9 +2,10 @@
 import { signal } from "@preact/signals";
 import { ApiError, get, isAbort, tell } from "../../api/client";
 import { reducedMotion } from "../../state/theme";
+import { counted } from "./busy";
 import { placeOf } from "./inverse";
 import { change, query, type Settings, settings } from "./settings";
-import { glideTo, paneSize, setView, view } from "./view";
+import { glideTo, moves, paneSize, setView, view } from "./view";
 
 export interface Curve {
   name: string;
@@ -70,7 +71,8 @@ export function isPlane(curve: string): boolean {
   return curve !== "space";
 }
 
-function latest(): (signal?: AbortSignal) => AbortSignal {
+/** Each call gives up what the call before asked for. */
+export function latest(): () => AbortSignal {
   let controller = new AbortController();
   return () => {
     controller.abort();
@@ -87,6 +89,8 @@ const homeTurn = latest();
 /** Show the first view of the open curve. */
 export async function goHome(): Promise<void> {
   const s = settings.peek();
+  const turn = homeTurn();
+  const before = moves();
   if (s.curve === "space") return;
   const frame = (x: number, y: number, width: number) => {
     const { width: w, height: h } = paneSize.peek();
@@ -99,12 +103,10 @@ export async function goHome(): Promise<void> {
     return;
   }
   try {
-    const home = await get<{ x: number; y: number; width: number }>(
-      "/api/lattice/home",
-      query.peek(),
-      homeTurn(),
+    const home = await counted(() =>
+      get<{ x: number; y: number; width: number }>("/api/lattice/home", query.peek(), turn),
     );
-    frame(home.x, home.y, home.width);
+    if (moves() === before) frame(home.x, home.y, home.width);
   } catch (error) {
     tell(error);
   }
@@ -113,7 +115,10 @@ export async function goHome(): Promise<void> {
 /** Put a number into the inspector; of any size. `move`: also bring it to the middle of the picture. */
 export async function select(text: string, move: boolean): Promise<void> {
   change({ n: text });
+  const turn = numberTurn();
+  placeTurn();
   if (!text.trim()) {
+    factsBusy.value = false;
     facts.value = undefined;
     mark.value = undefined;
     factsError.value = undefined;
@@ -124,7 +129,7 @@ export async function select(text: string, move: boolean): Promise<void> {
   if (plain) void locate(text, move);
   else mark.value = undefined;
   try {
-    const found = await get<NumberFacts>("/api/lattice/number", { n: text }, numberTurn());
+    const found = await counted(() => get<NumberFacts>("/api/lattice/number", { n: text }, turn));
     facts.value = found;
     factsError.value = undefined;
     if (found.n.length < 60) change({ n: found.n });
@@ -141,6 +146,8 @@ export async function select(text: string, move: boolean): Promise<void> {
 /** Find the selected number on the open curve. */
 export async function locate(text: string, move: boolean): Promise<void> {
   const s = settings.peek();
+  const turn = placeTurn();
+  const before = moves();
   if (s.curve === "space" || s.curve === "folded-clock") {
     mark.value = undefined;
     return;
@@ -150,13 +157,15 @@ export async function locate(text: string, move: boolean): Promise<void> {
   try {
     const found = near
       ? { x: near[0], y: near[1], pitch: 1 }
-      : await get<{ x: number; y: number; pitch: number | null }>(
-          "/api/lattice/place",
-          { ...query.peek(), n: text },
-          placeTurn(),
+      : await counted(() =>
+          get<{ x: number; y: number; pitch: number | null }>(
+            "/api/lattice/place",
+            { ...query.peek(), n: text },
+            turn,
+          ),
         );
     mark.value = found;
-    if (move) {
+    if (move && moves() === before) {
       // so near that its neighbours can be told from it
       const scale = Math.min(view.peek().scale, (found.pitch ?? Infinity) / 14);
       glideTo({ x: found.x, y: found.y, scale }, reducedMotion.peek());
@@ -171,16 +180,16 @@ export async function locate(text: string, move: boolean): Promise<void> {
 /** Draw the overlay that the settings name, or none. */
 export async function drawLine(): Promise<void> {
   const s = settings.peek();
+  const turn = lineTurn();
   const parts = s.line.split(" ").map(Number);
   if (parts.length !== 3 || s.curve === "space" || s.curve === "folded-clock") {
     line.value = undefined;
-    lineTurn();
     return;
   }
   const [a, b, c] = parts as [number, number, number];
   try {
     const asked = { ...query.peek(), a, b, c, t: s.t, terms: s.terms };
-    line.value = await get<Line>("/api/lattice/quadratic", asked, lineTurn());
+    line.value = await counted(() => get<Line>("/api/lattice/quadratic", asked, turn));
   } catch (error) {
     if (!isAbort(error)) line.value = undefined;
     tell(error);
@@ -191,11 +200,9 @@ export async function drawLine(): Promise<void> {
 export async function pickDiagonal(n: string, slope: 1 | -1): Promise<void> {
   try {
     const start = settings.peek().start;
-    const found = await get<{ a: number; b: number; c: number; at: number }>("/api/lattice/diagonal", {
-      n,
-      slope,
-      start,
-    });
+    const found = await counted(() =>
+      get<{ a: number; b: number; c: number; at: number }>("/api/lattice/diagonal", { n, slope, start }),
+    );
     const terms = settings.peek().terms;
     const from = Math.max(-Math.floor(terms / 2), -found.at - Math.floor(terms / 2));
     change({ line: `${found.a} ${found.b} ${found.c}`, t: -found.at > terms / 2 ? from : 0 });

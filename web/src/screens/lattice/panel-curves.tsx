@@ -4,6 +4,7 @@ import { useEffect } from "preact/hooks";
 import { ApiError, get, isAbort, tell } from "../../api/client";
 import { Button, NumberField, Segmented, Select, Slider, TextField } from "../../controls";
 import { reducedMotion } from "../../state/theme";
+import { counted } from "./busy";
 import { goHome } from "./model";
 import { change, type Settings, settings } from "./settings";
 
@@ -90,8 +91,15 @@ const EXAMPLES = [
   { value: "c|n % 210|n // 210", label: "A wheel mod 210, unrolled" },
 ];
 
-/** Ask where an own formula lies, before it is drawn: a mistake is said below its field. */
+let turn = 0;
+const turns: Partial<Record<keyof Settings, number>> = {};
+
+/** Ask where an own formula lies, before it is drawn: a mistake is said below its field. Of two answers for one setting
+ * the one that was asked for last holds, whichever comes first. */
 async function setFormula(part: Partial<Settings>): Promise<void> {
+  const mine = ++turn;
+  const keys = Object.keys(part) as (keyof Settings)[];
+  for (const key of keys) turns[key] = mine;
   const next = { ...settings.peek(), ...part };
   const asked = {
     curve: "formula",
@@ -102,12 +110,12 @@ async function setFormula(part: Partial<Settings>): Promise<void> {
     count: next.count,
   };
   try {
-    await get("/api/lattice/home", asked);
-    formulaError.value = undefined;
-    change(part);
+    await counted(() => get("/api/lattice/home", asked));
+    if (mine === turn) formulaError.value = undefined;
+    change(Object.fromEntries(keys.filter((key) => turns[key] === mine).map((key) => [key, part[key]])));
     void goHome();
   } catch (error) {
-    if (isAbort(error)) return;
+    if (isAbort(error) || keys.every((key) => turns[key] !== mine)) return;
     if (error instanceof ApiError) formulaError.value = error.message;
     else tell(error);
   }

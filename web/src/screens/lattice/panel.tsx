@@ -4,7 +4,8 @@ import { useEffect } from "preact/hooks";
 import { get, isAbort, words } from "../../api/client";
 import { Button, NumberField, Section, Segmented, Select, Slider, TextField, Toggle } from "../../controls";
 import { theme } from "../../state/theme";
-import { about, curveOf, drawLine, goHome, line, select } from "./model";
+import { counted } from "./busy";
+import { about, curveOf, drawLine, goHome, latest, line, select } from "./model";
 import { FoldControls, FormulaControls } from "./panel-curves";
 import { Export } from "./panel-export";
 import { change, naturalStart, query, type Settings, settings } from "./settings";
@@ -174,14 +175,20 @@ function CurveOptions({ s }: { s: Settings }) {
 const expressionError = signal<string | undefined>(undefined);
 const legend = signal<{ title: string; entries: { label: string; colour: string }[] } | undefined>(undefined);
 
+const expressionTurn = latest();
+
 async function setExpression(expression: string): Promise<void> {
+  const before = settings.peek();
   try {
-    const near = /^\d{1,12}$/.test(settings.peek().n) ? settings.peek().n : "1";
-    const scale = await get<{ low: number; high: number }>("/api/lattice/scale", { expression, near });
+    const near = /^\d{1,12}$/.test(before.n) ? before.n : "1";
+    const asked = { expression, near };
+    const turn = expressionTurn();
+    const scale = await counted(() => get<{ low: number; high: number }>("/api/lattice/scale", asked, turn));
     expressionError.value = undefined;
-    change({ expression, ...scale });
+    const { low, high } = settings.peek(); // what was set meanwhile stays
+    change({ expression, ...(low === before.low && high === before.high ? scale : {}) });
   } catch (error) {
-    expressionError.value = words(error);
+    if (!isAbort(error)) expressionError.value = words(error);
   }
 }
 
@@ -301,7 +308,7 @@ function NullOptions({ s }: { s: Settings }) {
             whole
             onChange={(seed) => change({ seed })}
           />
-          <Button control="lattice.seed-next" onClick={() => change({ seed: s.seed + 1 })}>
+          <Button control="lattice.seed-next" onClick={() => change({ seed: settings.peek().seed + 1 })}>
             Another
           </Button>
         </div>

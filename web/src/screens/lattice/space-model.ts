@@ -1,6 +1,7 @@
 /** A lattice in three dimensions as the server describes it, and how it is turned. */
 import { signal } from "@preact/signals";
 import { get, isAbort, words } from "../../api/client";
+import { counted } from "./busy";
 import type { Settings } from "./settings";
 
 export type Vec = [number, number, number];
@@ -44,7 +45,7 @@ export async function loadSpace(s: Settings): Promise<void> {
     reach: s.reach,
   };
   try {
-    space.value = await get<SpaceFacts>("/api/lattice/space", asked, controller.signal);
+    space.value = await counted(() => get<SpaceFacts>("/api/lattice/space", asked, controller.signal));
     spaceError.value = undefined;
   } catch (error) {
     if (!isAbort(error)) spaceError.value = words(error);

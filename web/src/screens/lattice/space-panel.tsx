@@ -27,28 +27,25 @@ export function SpacePanel() {
           options={KINDS}
           onChange={(v) => change({ space: v })}
         />
-        {s.space === "own" && (
-          <>
-            {[0, 1, 2].map((i) => (
-              <TextField
-                key={i}
-                control={`lattice.basis-${i + 1}`}
-                label={`Row ${i + 1}: three integers`}
-                mono
-                value={basis.slice(3 * i, 3 * i + 3).join(" ")}
-                onChange={(text) => {
-                  const found = text
-                    .trim()
-                    .split(/[\s,]+/)
-                    .map(Number);
-                  const next = settings.peek().basis.split(" ").map(Number);
-                  for (let k = 0; k < 3; k++) next[3 * i + k] = Number.isInteger(found[k]) ? found[k]! : 0;
-                  change({ basis: next.join(" ") });
-                }}
-              />
-            ))}
-          </>
-        )}
+        {s.space === "own" &&
+          [0, 1, 2].map((i) => (
+            <TextField
+              key={i}
+              control={`lattice.basis-${i + 1}`}
+              label={`Row ${i + 1}: three integers`}
+              mono
+              value={basis.slice(3 * i, 3 * i + 3).join(" ")}
+              onChange={(text) => {
+                const found = text
+                  .trim()
+                  .split(/[\s,]+/)
+                  .map(Number);
+                const next = settings.peek().basis.split(" ").map(Number);
+                for (let k = 0; k < 3; k++) next[3 * i + k] = Number.isInteger(found[k]) ? found[k]! : 0;
+                change({ basis: next.join(" ") });
+              }}
+            />
+          ))}
         {s.space === "E8" && (
           <>
             <div class="row">

@@ -1,5 +1,6 @@
 /** The camera, and the pointer's and keyboard's ways to move it. */
 import { signal } from "@preact/signals";
+import { busy } from "./busy";
 import { settings } from "./settings";
 
 /** Centre and world units a CSS pixel. */
@@ -35,8 +36,30 @@ export function setView(next: View): void {
   };
 }
 
+let moving = 0;
+let hands = 0;
+
+/** How often somebody has moved the picture: what was asked for before the last time does not move it any more. */
+export function moves(): number {
+  return hands;
+}
+
+function stopGlide(): void {
+  if (!moving) return;
+  cancelAnimationFrame(moving);
+  moving = 0;
+  busy.value -= 1;
+}
+
+/** By hand: a glide ends where it is. */
+function take(): void {
+  hands += 1;
+  stopGlide();
+}
+
 /** Zoom so that the point (px, py) of the pane, in CSS pixels, stays where it is. */
 export function zoomAt(factor: number, px: number, py: number): void {
+  take();
   const { width, height } = paneSize.peek();
   const v = view.peek();
   const scale = bounded(v.scale * factor);
@@ -50,6 +73,7 @@ export function zoomBy(factor: number): void {
 }
 
 export function panBy(dx: number, dy: number): void {
+  take();
   const v = view.peek();
   setView({ ...v, x: v.x - dx * v.scale, y: v.y + dy * v.scale });
 }
@@ -74,11 +98,9 @@ export function box(): { x0: number; y0: number; x1: number; y1: number } {
   return { x0, y0, x1, y1 };
 }
 
-let moving = 0;
-
 /** Move there in a quarter of a second, or at once. */
 export function glideTo(target: View, still: boolean): void {
-  cancelAnimationFrame(moving);
+  stopGlide();
   const from = view.peek();
   const far = Math.hypot(target.x - from.x, target.y - from.y) / Math.max(target.scale, from.scale);
   if (still || far > 3000) {
@@ -95,6 +117,8 @@ export function glideTo(target: View, still: boolean): void {
       scale: from.scale * (target.scale / from.scale) ** e,
     });
     if (t < 1) moving = requestAnimationFrame(step);
+    else stopGlide();
   };
+  busy.value += 1;
   moving = requestAnimationFrame(step);
 }

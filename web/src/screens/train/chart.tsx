@@ -176,6 +176,9 @@ export function Chart(props: ChartProps) {
     const data = made.tables.length > 0 ? uPlot.join(made.tables) : ([[]] as unknown as uPlot.AlignedData);
     const drawn = new uPlot(options, data, element);
     plot.current = drawn;
+    // it remembers where it stands on the page, and is not told when something above it grows
+    const look = () => drawn.syncRect(true);
+    for (const event of ["mousedown", "mousemove"]) element.addEventListener(event, look, { capture: true });
     const resize = new ResizeObserver(() => {
       const width = Math.max(120, element.clientWidth);
       if (width !== drawn.width || latest.current.height !== drawn.height)
@@ -185,6 +188,8 @@ export function Chart(props: ChartProps) {
     resize.observe(element);
     return () => {
       resize.disconnect();
+      for (const event of ["mousedown", "mousemove"])
+        element.removeEventListener(event, look, { capture: true });
       drawn.destroy();
       plot.current = undefined;
     };

@@ -1,6 +1,6 @@
 /** The curves of the shown runs: what is on the axes, zoom, smoothing; kept live by the runs' events. */
 import { signal } from "@preact/signals";
-import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { isAbort, tell } from "../../api/client";
 import { watchRun } from "../../api/socket";
 import { Button, Select, Toggle } from "../../controls";
@@ -28,6 +28,14 @@ interface CurvesProps {
 }
 
 type Found = Record<string, RunCurves>;
+type Range = readonly [number, number];
+
+/** From the first to the last place on the axis; none where that is one place. */
+export function extent(curves: readonly { x: readonly number[] }[]): Range | undefined {
+  const low = Math.min(...curves.flatMap(({ x }) => x.slice(0, 1)));
+  const high = Math.max(...curves.flatMap(({ x }) => x.slice(-1)));
+  return high > low ? [low, high] : undefined;
+}
 
 function line(curve: Curve, name: string, place: number, raw: boolean): Line {
   const dots = name.startsWith("eval.") || name.startsWith("final.");
@@ -45,16 +53,23 @@ function line(curve: Curve, name: string, place: number, raw: boolean): Line {
 
 export function Curves({ runs }: CurvesProps) {
   const [found, setFound] = useState<Found>({});
-  const [zoom, setZoom] = useState<readonly [number, number]>();
+  const [zoomed, setZoomed] = useState<{ of: string; range: Range }>();
   const [width, setWidth] = useState(800);
+  const frame = useRef<HTMLDivElement>(null);
+  useLayoutEffect(() => setWidth(inside(frame.current!)), []); // before anything is asked for
   const [cursor, setCursor] = useState<number>();
   const [stale, setStale] = useState(0);
   const key = runs.join("\n");
   const chosen = metric.value;
   const x = axis.value;
+  // the whole axis as the last answer without a zoom had it: where "all" is before the next one has come
+  const [whole, setWhole] = useState<{ of: string; range: Range | undefined }>();
   const columns = Math.max(100, Math.ceil((width - 70) / 100) * 100);
 
-  useEffect(() => setZoom(undefined), [key, x, logX.value]);
+  // a zoom belongs to one axis of these runs
+  const place = `${key}|${x}|${logX.value}`;
+  const zoom = zoomed?.of === place ? zoomed.range : undefined;
+  const setZoom = (range: Range | undefined) => setZoomed(range && { of: place, range });
 
   useEffect(() => {
     const stop = new AbortController();
@@ -73,7 +88,14 @@ export function Curves({ runs }: CurvesProps) {
         },
         stop.signal,
       )
-      .then((answer) => setFound(answer.runs))
+      .then((answer) => {
+        setFound(answer.runs);
+        if (zoom) return;
+        const drawn = Object.values(answer.runs).flatMap(({ metrics: m }) =>
+          [chosen, PARTNER[chosen]].flatMap((name) => (name && m[name] ? [m[name]] : [])),
+        );
+        setWhole({ of: place, range: extent(drawn) });
+      })
       .catch((error: unknown) => {
         if (!isAbort(error)) tell(error);
       });
@@ -190,7 +212,7 @@ export function Curves({ runs }: CurvesProps) {
           </Button>
         )}
       </div>
-      <div class="curves-frame">
+      <div ref={frame} class="curves-frame">
         {lines.length === 0 ? (
           <p class="curves-none">
             {loaded ? "No point yet: the first step is still to come." : "Reading the log …"}
@@ -204,7 +226,7 @@ export function Curves({ runs }: CurvesProps) {
             logX={logX.value}
             logY={logY.value}
             seconds={x === "time"}
-            range={zoom}
+            range={zoom ?? (whole?.of === place ? whole.range : undefined)}
             onZoom={(low, high) => setZoom([low, high])}
             onReset={() => setZoom(undefined)}
             onWidth={setWidth}
@@ -253,6 +275,11 @@ export function Curves({ runs }: CurvesProps) {
       </div>
     </section>
   );
+}
+
+function inside(element: HTMLElement): number {
+  const { paddingLeft, paddingRight } = getComputedStyle(element);
+  return element.clientWidth - Number.parseFloat(paddingLeft) - Number.parseFloat(paddingRight);
 }
 
 function last(curve: Curve | undefined): number | undefined {

@@ -39,6 +39,7 @@ interface NewRunProps {
 
 export function NewRun({ onStarted, onBack }: NewRunProps) {
   const [busy, setBusy] = useState(false);
+  const [unfolded, setUnfolded] = useState(advanced.peek() !== "");
   const [problem, setProblem] = useState<string>();
   const planned = usePlan();
   useEffect(() => {
@@ -166,7 +167,7 @@ export function NewRun({ onStarted, onBack }: NewRunProps) {
             </div>
           </section>
           <div class="card card-flush">
-            <Section control="train.all-settings" title="All settings" open={advanced.value !== ""}>
+            <Section control="train.all-settings" title="All settings" open={unfolded} onToggle={setUnfolded}>
               <AllSettings settings={settings} wrong={wrong} complaint={complaint} />
             </Section>
           </div>

@@ -70,10 +70,6 @@ export function Notes({ run, text }: { run: string; text: string }) {
   const [saved, setSaved] = useState(text);
   const state = useRef({ now, saved, run });
   state.current = { now, saved, run };
-  useEffect(() => {
-    setNow(text);
-    setSaved(text);
-  }, [run]);
   const save = async () => {
     const { now: typed, saved: before, run: name } = state.current;
     if (typed === before) return;

@@ -43,7 +43,6 @@ export function View({ run, others, onBack, onLike }: ViewProps) {
       });
     return () => stop.abort();
   }, [run, mark, news]);
-  useEffect(() => setDetail(undefined), [run]);
   useEffect(() => watchTopic("jobs", () => setNews((n) => n + 1)), []);
 
   if (missing && !detail)
@@ -119,7 +118,7 @@ export function View({ run, others, onBack, onLike }: ViewProps) {
       <div class="tab-body" role="tabpanel" aria-label={open}>
         {detail && open === "samples" && <Samples detail={detail} live={live} />}
         {detail && open === "checkpoints" && <Checkpoints detail={detail} run={run} />}
-        {detail && open === "notes" && <Notes run={run} text={detail.notes} />}
+        {detail && open === "notes" && <Notes key={run} run={run} text={detail.notes} />}
         {detail && open === "settings" && <Settings detail={detail} />}
         {open === "differences" && <Differences runs={[run, ...others]} />}
         {open === "log" && <Log run={run} mark={`${mark}${news}`} job={detail?.job ?? null} />}
