@@ -8,11 +8,12 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from cllm.cli.bench_show import check_folder, show
+from cllm.cli.processes import numbers
 
 
 def link(
     *,
-    processes: Annotated[list[int] | None, Parameter(consume_multiple=True)] = None,
+    processes: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     save: Path | None = None,
     json: bool = False,
 ) -> int:
@@ -22,12 +23,12 @@ def link(
 
       cllm bench link --processes 2
 
-      cllm bench link --processes 2 3 4 --save benchmarks
+      cllm bench link --processes 2,3,4 --save benchmarks
 
     Parameters
     ----------
-    processes: list[int]
-        How many; several are measured one after the other. Default: 2.
+    processes: list[str]
+        How many, as in 2,3,4: measured one after the other. Default: 2.
     save: Path
         Also write the results as JSON into this folder; `cllm plan --local FILE` reads one.
     json: bool
@@ -36,4 +37,4 @@ def link(
     check_folder(save)
     from cllm.bench.link import run
 
-    return show([run(count) for count in processes or [2]], save, json)
+    return show([run(count) for count in numbers(processes, [2])], save, json)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
+
+from cllm.cli.plan_processes import job, show, write_picture
+from cllm.cli.processes import numbers
+from cllm.errors import UsageError
 
 FEW_TOKENS = 20  # a parameter (Hoffmann et al. 2022): below it a smaller model learns more in the same time
 
@@ -15,6 +19,14 @@ def plan(
     run: Path | None = None,
     preset: str | None = None,
     set: Annotated[list[str] | None, Parameter(name="--set")] = None,
+    processes: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    bandwidth: float = 1.25,
+    latency: float = 50.0,
+    per_machine: int = 1,
+    local: Path | None = None,
+    algorithm: Literal["ring", "tree"] = "ring",
+    weak: bool = False,
+    picture: Path | None = None,
     json: bool = False,
 ) -> int:
     """Before training: parameters, memory by part, measured speed, time to finish, the largest batch that fits.
@@ -22,11 +34,17 @@ def plan(
     The speed is that of three real steps on random tokens on this machine, now; the time is that of the training steps
     alone, without evaluations and checkpoints.
 
+    With --processes also a table of what a step would take on so many, by the α–β model of docs/scale.md: from the
+    pieces of a step as they are measured here, for machines like this one and the network that --bandwidth and
+    --latency describe. Nothing but this machine is measured.
+
     Examples:
 
       cllm plan --preset small --set train.steps=5000
 
       cllm plan --run runs/seed.toml --set train.batch=4
+
+      cllm plan --preset seed --set train.accumulate=64 --processes 1..512 --bandwidth 12.5 --latency 20
 
     Parameters
     ----------
@@ -36,13 +54,34 @@ def plan(
         nano, small, seed, medium, large or gpt2.
     set: list[str]
         One setting, as in --set train.batch=8; may be repeated.
+    processes: list[str]
+        Numbers of processes, as in 1,2,4 or 1..4096 (doubling).
+    bandwidth: float
+        Of the network between machines, one direction, in GB/s (10 Gbit/s Ethernet: 1.25).
+    latency: float
+        Of a message between machines, in µs.
+    per_machine: int
+        Processes on each machine; they share its cores and its memory.
+    local: Path
+        What `cllm bench link --save` wrote: the link inside a machine. Without it, the network's.
+    algorithm: str
+        Of the all-reduce: ring (gloo, and NCCL for large messages) or tree (NCCL's double binary tree).
+    weak: bool
+        Every process keeps all of train.batch × train.accumulate rows: the global batch grows with them.
+    picture: Path
+        Write the efficiency against the number of processes as an SVG.
     json: bool
         Print one JSON object.
     """
+    import msgspec
+
     from cllm import config as settings
     from cllm.bench.peak import peak_flops
     from cllm.training import plan as planning
 
+    count = numbers(processes, [])
+    if picture is not None and not count:
+        raise UsageError("--picture: there is nothing to draw without --processes, as in --processes 1..4096")
     config = settings.load(run, preset=preset, overrides=set or ())
     measured = planning.size(config)
     memory = planning.memory_of(planning.device_of(config))
@@ -72,12 +111,25 @@ def plan(
         "tokens": None if steps is None else steps * tokens_a_step,
         "seconds": None if steps is None or speed is None else steps * speed.seconds,
     }
-    if json:
-        import msgspec
+    several = []
+    if count and fits:
+        from cllm.training.distributed.outlook import outlook
 
+        there = job(bandwidth, latency, per_machine, local, algorithm, weak)
+        several = outlook(config, count, there)
+        facts |= {"link": {"bandwidth": bandwidth, "latency": latency, "per_machine": per_machine, "weak": weak,
+                           "algorithm": algorithm, "local": None if local is None else str(local)},
+                  "mode": msgspec.to_builtins(config.distributed),
+                  "processes": [line.to_dict() for line in several]}  # fmt: skip
+        if picture is not None:
+            write_picture(picture, several, config, facts["link"])
+    if json:
         print(msgspec.json.encode(facts).decode())
         return 0 if fits else 1
     _print(config.preset, facts)
+    if several:
+        print()
+        show(several, config, facts["link"])
     return 0 if fits else 1
 
 

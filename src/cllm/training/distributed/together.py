@@ -20,7 +20,7 @@ from typing import Any
 from cllm.errors import RunError
 from cllm.training.distributed.group import Group
 
-TOLD = 12  # last lines of a failed process's words that are repeated
+TOLD = 12  # last lines of all processes' words that are repeated, where none says why it failed
 
 
 def together(
@@ -38,7 +38,7 @@ def together(
             sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1",
             f"--nproc-per-node={processes}", "-m", __name__, name, str(answer), json.dumps(arguments),
         ]  # fmt: skip
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TORCHELASTIC_ERROR_FILE": f"{folder}/error"}
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         environment.setdefault("OMP_WAIT_POLICY", "passive")
         with tempfile.TemporaryFile("w+") as words:
             running = subprocess.Popen(command, env=environment, stdout=words, stderr=words)
@@ -52,10 +52,16 @@ def together(
                     running.wait()
             if code != 0:
                 words.seek(0)
-                last = "".join(words.readlines()[-TOLD:])
+                last = _why(answer) or "".join(words.readlines()[-TOLD:])
                 raise RunError(f"{name}: one of {processes} processes failed (exit code {code}):\n{last}")
         found: list[Any] = json.loads(answer.read_bytes())
         return found
+
+
+def _why(answer: Path) -> str:
+    """What the process said that failed first."""
+    said = sorted(answer.parent.glob(f"{answer.name}.*"), key=lambda file: file.stat().st_mtime_ns)
+    return said[0].read_text(encoding="utf-8") if said else ""
 
 
 def _main(name: str, answer: str, arguments: str) -> None:
@@ -64,7 +70,11 @@ def _main(name: str, answer: str, arguments: str) -> None:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     module, _, function = name.partition(":")
     group = Group.from_environment()
-    found = group.gather_objects(getattr(import_module(module), function)(group, *json.loads(arguments)))
+    try:
+        found = group.gather_objects(getattr(import_module(module), function)(group, *json.loads(arguments)))
+    except Exception as error:
+        Path(f"{answer}.{group.rank}").write_text(f"rank {group.rank}: {type(error).__name__}: {error}", "utf-8")
+        raise
     if group.first:
         Path(answer).write_text(json.dumps(found), encoding="utf-8")
     group.barrier()

@@ -1,0 +1,151 @@
+"""`cllm plan --processes`: a step on N processes, from pieces measured here and links that are given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from cllm import config as settings
+from cllm.config import Config
+from cllm.errors import ConfigError, UsageError
+from cllm.training.chart import Chart, Series
+from cllm.training.distributed.cost import Machine, Memory, Mode, Network, Pieces, Prediction, predict
+from cllm.training.distributed.pieces import measure, measure_beside
+from cllm.training.distributed.split import Share, share
+from cllm.training.plan import device_of, size
+from cllm.training.state import State
+
+Measure = Callable[[Config, int, int, int], Pieces]
+"""(configuration, rows of a micro-batch, processes at once, threads of each) → pieces."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Where the processes would run. between: the network between machines.  inside: between processes of one machine
+    (None: the same).  per_machine: processes of one.  weak: every process gets the whole `train.accumulate` micro-
+    batches, so that the global batch grows with their number; otherwise it stays, and they share it."""
+
+    between: Network
+    inside: Network | None = None
+    per_machine: int = 1
+    weak: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """The step on `processes` processes. speedup: in tokens/s over one process that has a machine (on GPUs: a device)
+    for itself.  efficiency: speedup by the number of machines (or devices) used.  why_not: instead of it all."""
+
+    processes: int
+    machines: int
+    rows_a_step: int = 0
+    prediction: Prediction | None = None
+    tokens_per_s: float = 0.0
+    speedup: float = 0.0
+    efficiency: float = 0.0
+    memory_bytes: int = 0
+    why_not: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, flat."""
+        found = {key: value for key, value in asdict(self).items() if key != "prediction"}
+        return found | (asdict(self.prediction) if self.prediction else {})
+
+
+def outlook(config: Config, processes: Sequence[int], job: Job, *, measured: Measure | None = None) -> list[Line]:
+    """A line for each number of processes, rising. measured: the measurement (default: here and now).
+
+    Raises UsageError for numbers that make no sense, ConfigError for a memory mode that cannot be shared.
+    """
+    if not processes or min(processes) < 1 or job.per_machine < 1:
+        raise UsageError(
+            f"processes: expected 1 or more, got {list(processes)} with {job.per_machine} a machine; as in "
+            "--processes 1,2,4 --per-machine 2"
+        )
+    if config.memory == "fused":
+        raise ConfigError('memory: "fused" updates inside the backward, before processes could add their gradients')
+    gpu = device_of(config).type != "cpu"
+    machine = Machine(0 if gpu else usable_cores(), job.per_machine)
+    found: dict[tuple[int, int, int], Pieces] = {}
+
+    def pieces(rows: int, ranks: int) -> Pieces:
+        threads = torch.get_num_threads() if ranks == 1 else machine.threads(ranks)
+        beside = 1 if gpu else max(1, min(machine.here(ranks), machine.cores))
+        key = (rows, beside, threads)
+        if key not in found:
+            found[key] = (measured or _measure)(config, *key)
+        return found[key]
+
+    alone = _line(config, 1, job, machine, pieces)
+    lines = []
+    for ranks in sorted(set(processes)):
+        try:
+            line = _line(config, ranks, job, machine, pieces)
+        except ConfigError as error:
+            lines.append(Line(ranks, machine.count(ranks), why_not=str(error)))
+            continue
+        speedup = line.tokens_per_s / alone.tokens_per_s
+        lines.append(replace(line, speedup=speedup, efficiency=speedup / line.machines))
+    return lines
+
+
+def _line(config: Config, ranks: int, job: Job, machine: Machine, pieces: Callable[[int, int], Pieces]) -> Line:
+    if job.weak:
+        config = settings.replace(config, {"train.accumulate": config.train.accumulate * ranks})
+    shares = fullest(config, ranks)
+    rows, sequence = config.train.batch * config.train.accumulate, config.train.sequence or config.model.context
+    network = job.between if ranks > job.per_machine or job.inside is None else job.inside
+    mode = mode_of(config)
+    found = predict(pieces(shares.most, ranks), ranks, len(shares.parts), network, machine, mode)
+    parts = size(settings.replace(config, {"train.batch": shares.most})).bytes_by_part
+    memory = Memory.of(parts).per_rank(ranks, mode.zero, mode.bucket_bytes)
+    return Line(ranks, machine.count(ranks), rows, found, rows * sequence / found.step_s, memory_bytes=memory)
+
+
+def fullest(config: Config, ranks: int) -> Share:
+    """The share of a rank that has the most to do. Raises ConfigError when there is not something for each."""
+    shares = (share(config.train, rank, ranks, config.distributed.reduction) for rank in range(ranks))
+    return max(shares, key=lambda found: (found.most * len(found.parts), found.rows))
+
+
+def mode_of(config: Config) -> Mode:
+    """How the ranks of this configuration divide the work."""
+    d = config.distributed
+    weights = State.fresh(config, "meta").model.params.nbytes
+    return Mode(d.zero, d.reduction, d.bucket_mb * 1e6, weights)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _measure(config: Config, rows: int, beside: int, threads: int) -> Pieces:
+    if beside == 1 and threads == torch.get_num_threads():
+        return measure(config, rows)
+    return measure_beside(config, rows, beside, threads)
+
+
+def chart(lines: Iterable[Line], title: str, subtitle: str) -> Chart:
+    """Efficiency against the number of processes, and what it would be if nothing of the communication were hidden."""
+    known = [(line, line.prediction) for line in lines if line.prediction is not None]
+    x = [float(line.processes) for line, _ in known]
+    bare = [
+        line.efficiency * found.step_s / max(found.compute_s + found.communicate_s, found.step_s)
+        for line, found in known
+    ]
+    return Chart(
+        [
+            Series("efficiency", x, [line.efficiency for line, _ in known]),
+            Series("without overlap", x, bare, colour=1),
+        ],
+        title,
+        "processes",
+        "efficiency",
+        subtitle,
+        log_x=True,
+    )
