@@ -36,6 +36,10 @@ class Mixed(Mapping[str, Tensor]):
         """Joined neighbours `first`…`last` as one view of `shape`."""
         return self._part[first].span(first, last, shape)
 
+    def between(self, first: str, last: str) -> Tensor:
+        """As of `Flat`; both in one part."""
+        return self._part[first].between(first, last)
+
     def zero_(self) -> None:
         for part in self.parts:
             part.zero_()

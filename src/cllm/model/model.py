@@ -89,6 +89,10 @@ class Model:
         assert isinstance(self.params, Flat)
         self._rounded_at = self.params.data._version
 
+    def written(self) -> None:
+        """Say that the parameters were written by something that torch does not count: their rounded copy is old."""
+        self._rounded_at = -1
+
     @property
     def operand_bytes(self) -> int:
         """Bytes of the rounded copy."""

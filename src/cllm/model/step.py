@@ -77,13 +77,20 @@ class Sink(Protocol):
         """In this backward, neither the gradients nor the weights of these tensors are needed any more."""
 
 
+class Watcher(Protocol):
+    """Who is told when gradients are complete (training/distributed/reduce.py)."""
+
+    def complete(self, *names: str) -> None:
+        """In this backward, the gradients of these tensors will not be written any more."""
+
+
 class Step:
     """One model, one (batch, sequence) shape, all memory of its training step.
 
     model: its parameters are read, never written here.  batch, sequence: rows of a micro-batch and tokens a row.
     label_smoothing, document_mask, recompute: as in the run file.  gradients: False for a step that only evaluates.
     grads: the buffers to use for them (default: float32, or float64).  sink: brings its own, and is told when each
-    gradient is complete.
+    gradient is complete.  The attribute `reducer` is told, too, while it is set.
 
     >>> from cllm.config import load
     >>> config = load(preset="nano")
@@ -115,6 +122,7 @@ class Step:
             raise ValueError(f"recompute: got {recompute!r}, expected one of {', '.join(RECOMPUTE)}")
         self.model, self.batch, self.sequence, self.recompute = model, batch, sequence, recompute
         self.label_smoothing, self.document_mask, self.sink = label_smoothing, document_mask, sink
+        self.reducer: Watcher | None = None
         self.kernels = kernels or select(model.operand, c.activation, model.device)
         self.sums = Sums()
         self.acts = acts = Activations(model, self.kernels, batch, sequence, keep=gradients, recompute=recompute)
@@ -238,6 +246,7 @@ class Step:
         k.layernorm_backward(
             self._dy_ND, acts.last_ND, *acts.normed_stats, p["lnf.g"], dx, rounded, g["lnf.g"], g["lnf.b"]
         )
+        self._done("lnf.g", "lnf.b")
         see(None, "lnf backward", dx)
         for i in reversed(range(model.config.layers)):
             if self.recompute == "layer" and i + 1 < model.config.layers:  # the last one is still there
@@ -331,6 +340,7 @@ class Step:
         self.kernels.layernorm_backward(
             self._dy_ND, x_ND, *stats, p[f"{key}.g"], self._dx_ND, self._rounded_ND, g[f"{key}.g"], g[f"{key}.b"]
         )
+        self._done(f"{key}.g", f"{key}.b")
 
     def _branch(self, mask: Tensor | None, dropout: Key | None) -> Tensor:
         """The gradient that enters a residual branch: dx as an operand, or dx through the branch's dropout."""
@@ -348,3 +358,5 @@ class Step:
         """In this backward, neither the gradients nor the weights of these tensors are needed any more."""
         if self.sink is not None:
             self.sink.complete(*names)
+        if self.reducer is not None:
+            self.reducer.complete(*names)

@@ -1,0 +1,186 @@
+"""Which part of the flat buffers travels when, and which rank it belongs to.
+
+A *bucket* is a stretch of neighbouring tensors of one optimiser group; it can travel as soon as the backward has
+completed all of them. Each bucket is cut among all ranks, so that no rank must take in all of it: cuts fall on
+multiples of 256 entries from the beginning of a tensor (a block of 8-bit moments) or between tensors, and some tensors
+stay whole (Muon's matrices). So every tensor has at most one piece on each rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+from cllm.engine.buffers import GROUP_ALIGN as BLOCK
+from cllm.engine.buffers import Entry, Layout
+
+_STAGES = (("ffn.w2", "ffn.b2"), ("ffn.w1", "ffn.b1"), ("ln2.",), ("attn.wo", "attn.bo"), ("attn.",), ("ln1.",))
+_LAST = 1 << 30
+
+
+def stage(name: str, layers: int) -> int:
+    """When the backward has completed this tensor: a number that grows. The output matrix first, then the last norm,
+    the layers from the last to the first, and at the end what belongs to the input (embedding, positions, mixes)."""
+    layer, _, rest = name.partition(".")
+    if layer.isdigit():
+        place = next(i for i, starts in enumerate(_STAGES) if rest.startswith(starts))
+        return 2 + (layers - 1 - int(layer)) * len(_STAGES) + place
+    return 0 if name == "head.w" else 1 if layer == "lnf" else _LAST
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Entries [start, stop) of a bucket belong to rank `owner`."""
+
+    owner: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """names: neighbours in the layout.  size: entries, padding between included.  segments: without gaps, in order."""
+
+    names: tuple[str, ...]
+    size: int
+    segments: tuple[Segment, ...]
+
+    def ranges(self, owner: int) -> list[tuple[int, int]]:
+        """What belongs to a rank, in order."""
+        return [(s.start, s.stop) for s in self.segments if s.owner == owner]
+
+    def share(self, owner: int) -> int:
+        """How many entries belong to a rank."""
+        return sum(stop - start for start, stop in self.ranges(owner))
+
+    @cached_property
+    def in_order(self) -> bool:
+        """Whether the ranks' parts lie one behind the other, by rank."""
+        return all(a.owner < b.owner for a, b in pairwise(self.segments))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A rank's part of every tensor: name → entries [start, stop) of the flattened tensor; names without one are left
+    out. layout: of the pieces alone, each flat, under its tensor's name."""
+
+    rank: int
+    size: int
+    pieces: Mapping[str, tuple[int, int]]
+    layout: Layout
+
+
+class Plan:
+    """The buckets of a layout, in the order in which they travel, cut among `size` ranks.
+
+    limit: entries at which a bucket is full (it may end with a tensor that is larger).  whole: tensors that are not
+    cut.
+    """
+
+    def __init__(self, layout: Layout, layers: int, size: int, limit: int, whole: Collection[str] = ()) -> None:
+        self.layout, self.size = layout, size
+        self.stages = {entry.name: stage(entry.name, layers) for entry in layout.entries}
+        entries = {entry.name: entry for entry in layout.entries}
+        parts = [[entries[name] for name in names] for names in _neighbours(layout, self.stages, limit)]
+        parts.sort(key=lambda part: max(self.stages[entry.name] for entry in part))
+        self.buckets = tuple(_cut(parts, layout, size, frozenset(whole)))
+
+    def shard(self, rank: int) -> Shard:
+        """What belongs to a rank of every tensor."""
+        pieces: dict[str, tuple[int, int]] = {}
+        for bucket in self.buckets:
+            first = self.layout.offsets[bucket.names[0]]
+            for name in bucket.names:
+                begin = self.layout.offsets[name] - first
+                stop = begin + self._size[name]
+                for low, high in bucket.ranges(rank):
+                    if low < stop and begin < high:
+                        pieces[name] = (max(low, begin) - begin, min(high, stop) - begin)
+        entries = []
+        for entry in self.layout.entries:
+            if entry.name in pieces:
+                low, high = pieces[entry.name]
+                entries.append(Entry(entry.name, (high - low,), entry.group))
+        ordered = {entry.name: pieces[entry.name] for entry in entries}
+        return Shard(rank, self.size, ordered, Layout(entries))
+
+    @cached_property
+    def _size(self) -> dict[str, int]:
+        return {entry.name: entry.size for entry in self.layout.entries}
+
+
+def _neighbours(layout: Layout, stages: Mapping[str, int], limit: int) -> list[list[str]]:
+    """Stretches of the layout: of one group, not through joined tensors, full at `limit`; what is complete at the
+    beginning or at the end of the backward only does not wait for the layers, nor they for it."""
+    found: list[list[str]] = []
+    held, last = 0, None
+    for entry in reversed(layout.entries):
+        kind = entry.group, stages[entry.name] in (0, _LAST)
+        if kind != last or held >= limit:
+            found.append([])
+            held, last = 0, kind
+        found[-1].insert(0, entry.name)
+        held = held + entry.size if not entry.joined else min(held + entry.size, limit - 1)
+    return found
+
+
+def _cut(parts: Sequence[Sequence[Entry]], layout: Layout, size: int, whole: frozenset[str]) -> list[Bucket]:
+    load = [0] * size
+    owners: dict[str, int] = {}
+    mixed = [part for part in parts if any(entry.name in whole for entry in part)]
+    cuts = {id(part): _even(part, layout, size) for part in parts if part not in mixed}
+    for segments in cuts.values():
+        for segment in segments:
+            load[segment.owner] += segment.stop - segment.start
+    for entry in sorted((e for part in mixed for e in part if e.name in whole), key=lambda e: -e.size):
+        owners[entry.name] = owner = load.index(min(load))
+        load[owner] += entry.size
+    out = []
+    for part in parts:
+        segments = cuts[id(part)] if id(part) in cuts else _by_tensor(part, layout, size, owners)
+        out.append(Bucket(tuple(entry.name for entry in part), segments[-1].stop, tuple(segments)))
+    return out
+
+
+def _even(part: Sequence[Entry], layout: Layout, size: int) -> list[Segment]:
+    """About equal parts, cut between blocks."""
+    first = layout.offsets[part[0].name]
+    total = layout.offsets[part[-1].name] + part[-1].size - first
+    cuts = [0]
+    for rank in range(1, size):
+        target = rank * total // size
+        entry = max((e for e in part if layout.offsets[e.name] - first <= target), key=lambda e: layout.offsets[e.name])
+        begin = layout.offsets[entry.name] - first
+        at = begin + -(-(target - begin) // BLOCK) * BLOCK
+        if at >= begin + entry.size:
+            following = part.index(entry) + 1
+            at = layout.offsets[part[following].name] - first if following < len(part) else total
+        cuts.append(max(at, cuts[-1]))
+    return [Segment(rank, a, b) for rank, (a, b) in enumerate(pairwise([*cuts, total])) if b > a]
+
+
+def _by_tensor(part: Sequence[Entry], layout: Layout, size: int, owners: Mapping[str, int]) -> list[Segment]:
+    """Whole tensors to their owners, the others cut by themselves."""
+    first, out = layout.offsets[part[0].name], list[Segment]()
+    ends = [*(layout.offsets[e.name] - first for e in part[1:]), layout.offsets[part[-1].name] + part[-1].size - first]
+    for entry, end in zip(part, ends, strict=True):
+        begin = layout.offsets[entry.name] - first
+        if entry.name in owners:
+            out.append(Segment(owners[entry.name], begin, end))
+            continue
+        own = [Segment(s.owner, begin + s.start, begin + s.stop) for s in _even([entry], layout, size)]
+        out += [*own[:-1], Segment(own[-1].owner, own[-1].start, end)]  # the padding behind goes with the last
+    merged = out[:1]
+    for segment in out[1:]:
+        if segment.owner == merged[-1].owner:
+            merged[-1] = Segment(segment.owner, merged[-1].start, segment.stop)
+        else:
+            merged.append(segment)
+    return merged
+
+
+def whole_if(layout: Layout, keep: Callable[[str], bool]) -> frozenset[str]:
+    """The names of the tensors for which `keep` holds."""
+    return frozenset(entry.name for entry in layout.entries if keep(entry.name))
