@@ -54,6 +54,27 @@ def test_an_unknown_peer_is_refused_before_anything_is_built(monkeypatch: pytest
         train_step.run("nano", batch=2, sequence=16, rounds=1, peers=["eager fp32", "eager fp23"])
 
 
+def test_the_vocabulary_is_the_one_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(train_step, "limits", lambda: {"bf16_gflops": 1.0, "fp32_gflops": 1.0})
+    monkeypatch.setattr(train_step, "candidates", lambda c, names: seen.append(c.model.vocab) or candidates(c, names))
+    table = train_step.run("nano", batch=2, sequence=16, rounds=1, peers=(), rss=False, vocab=700)
+    assert seen == [700]
+    assert table.name == "train-step-nano-v700-b2-t16"
+
+
+def test_a_package_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(name: str) -> None:
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(train_step, "limits", lambda: {"bf16_gflops": 1.0, "fp32_gflops": 1.0})
+    monkeypatch.setattr("cllm.bench.peers_installed.importlib.import_module", gone)
+    table = train_step.run("nano", batch=2, sequence=16, rounds=1, peers=[PEER], rss=False)
+    assert [row.name for row in table.rows] == [*OWN, PEER]
+    for package in ("transformers", "litgpt"):
+        assert any(package in note and "its row is missing" in note for note in table.notes)
+
+
 @pytest.mark.filterwarnings("ignore")  # torch.compile's own
 def test_without_a_compiler_the_compiled_peers_are_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     from torch._inductor import config as inductor

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from cllm.bench.elsewhere import Elsewhere, tcmalloc
 from cllm.bench.machine import limits, peak_gflops, peak_rss_bytes, rss_bytes
 from cllm.bench.measure import Table, interleave, ratio
 from cllm.bench.peers import VARIANTS, known_variant, peer_steps
-from cllm.bench.peers_installed import PACKAGES, package_step
+from cllm.bench.peers_installed import COMPILED, PACKAGES, package_step
 from cllm.model.batch import Batch
 from cllm.model.layout import flops_per_token
 from cllm.model.model import Model
@@ -88,24 +87,34 @@ def _peers(config: settings.Config, names: tuple[str, ...]) -> dict[str, Callabl
 
 
 def run(
-    preset: str, *, batch: int, sequence: int, rounds: int, peers: Sequence[str] = VARIANTS, rss: bool = True
+    preset: str,
+    *,
+    batch: int,
+    sequence: int,
+    rounds: int,
+    peers: Sequence[str] = VARIANTS,
+    rss: bool = True,
+    vocab: int | None = None,
 ) -> Table:
     """Time the candidates in turn; the peak memory of each is taken in a process of its own.
 
-    Compiled peers are left out, with a note, where torch.compile has no working C++ compiler. Raises UsageError for
-    an unknown peer, before anything is measured.
+    vocab: instead of the preset's.  Compiled peers are left out, with a note, where torch.compile has no working C++
+    compiler. Raises UsageError for an unknown peer, before anything is measured.
     """
     for name in peers:
         known_variant(name)
-    sizes = {"train.batch": batch, "train.sequence": sequence, "precision": "fp32"}
+    sizes: dict[str, Any] = {"train.batch": batch, "train.sequence": sequence, "precision": "fp32"}
+    if vocab is not None:
+        sizes["model.vocab"] = vocab
     config = settings.load(preset=preset, overrides=sizes)
     steps: dict[str, Callable[[], float]] = candidates(config, [*OWN, *dict.fromkeys(peers)])
-    notes = _leave_out_uncompilable(steps)
+    notes = []
     for name in PACKAGES if peers else ():
-        if find_spec(name.split()[0]) is None:
-            notes.append(f"{name.split()[0]} is not installed; its row is missing.")
-        else:
+        try:
             steps |= candidates(config, [name])
+        except ImportError as error:
+            notes.append(f"{name.split()[0]} is not installed ({error}); its row is missing.")
+    notes += _leave_out_uncompilable(steps)
     library = tcmalloc()
     if TUNED in steps and library is None:
         notes.append("tcmalloc is not installed (Debian: libtcmalloc-minimal4); its row is missing.")
@@ -114,10 +123,11 @@ def run(
     names = list(steps)
     timings = interleave(steps, rounds=rounds, warmup=2)
     measured = limits()
+    size = preset if vocab is None else f"{preset}-v{vocab}"
     work = flops_per_token(config.model, sequence) * batch * sequence / 1e9
     table = Table(
-        f"train-step-{preset}-b{batch}-t{sequence}",
-        f"training step, {preset}, batch {batch}, T = {sequence}: forward, backward, clip, AdamW",
+        f"train-step-{size}-b{batch}-t{sequence}",
+        f"training step, {size}, batch {batch}, T = {sequence}: forward, backward, clip, AdamW",
         facts=dict(measured),
     )
     for name in names:
@@ -144,7 +154,7 @@ def _leave_out_uncompilable(steps: dict[str, Callable[[], float]]) -> list[str]:
     from torch._dynamo.exc import TorchDynamoException  # not above: it would be in the memory of those that run alone
 
     notes = []
-    for name in [name for name in steps if name.startswith("compile")]:
+    for name in [name for name in steps if name.startswith("compile") or name in COMPILED]:
         try:
             steps[name]()
         except TorchDynamoException as error:

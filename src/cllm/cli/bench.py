@@ -31,6 +31,7 @@ def train_step(
     batch: int = 16,
     sequence: int = 128,
     rounds: int = 7,
+    vocab: int | None = None,
     peers: Sequence[str] = ("eager fp32", "eager bf16", "compile fp32", "compile bf16"),
     skip_memory: bool = False,
     save: Path | None = None,
@@ -54,6 +55,8 @@ def train_step(
         Tokens a row.
     rounds: int
         Samples of each candidate.
+    vocab: int
+        Tokens of the vocabulary, instead of the preset's.
     peers: Sequence[str]
         Which peers; may be repeated.
     skip_memory: bool
@@ -66,7 +69,7 @@ def train_step(
     check_folder(save)
     from cllm.bench.train_step import run
 
-    found = run(preset, batch=batch, sequence=sequence, rounds=rounds, peers=peers, rss=not skip_memory)
+    found = run(preset, batch=batch, sequence=sequence, rounds=rounds, peers=peers, rss=not skip_memory, vocab=vocab)
     return show([found], save, json)
 
 
