@@ -29,6 +29,8 @@ interface ChartProps {
   /** The x axis counts seconds. */
   seconds?: boolean;
   xName?: string;
+  /** What stands below the x axis, where it does not count; lines are parted by a line end. */
+  ticks?: ((x: number) => string) | undefined;
   small?: boolean;
   range?: readonly [number, number] | undefined;
   onZoom?: (low: number, high: number) => void;
@@ -112,7 +114,7 @@ export function Chart(props: ChartProps) {
 
   useEffect(() => {
     const element = host.current!;
-    const { lines, small = false, height, logX, logY, seconds } = latest.current;
+    const { lines, small = false, height, logX, logY, seconds, ticks: named } = latest.current;
     const made = parts(lines, small);
     const ink = token("quiet");
     const grid = { stroke: token("line"), width: 1 };
@@ -141,11 +143,11 @@ export function Chart(props: ChartProps) {
       axes: [
         {
           ...axis,
-          size: small ? 20 : 30,
-          space: small ? 70 : 60,
+          size: small ? 20 : named ? 44 : 30,
+          space: small ? 70 : named ? 84 : 60,
           values: (_, ticks) =>
             ticks.map((v) =>
-              v === null ? "" : seconds ? clock(v) : Math.abs(v) >= 1e4 ? short(v) : figure(v),
+              v === null ? "" : latest.current.ticks ? latest.current.ticks(v) : seconds ? clock(v) : Math.abs(v) >= 1e4 ? short(v) : figure(v),
             ),
         },
         {
