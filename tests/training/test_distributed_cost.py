@@ -20,7 +20,7 @@ from cllm.cli.processes import numbers
 from cllm.errors import ConfigError, RunError, UsageError
 from cllm.training import plan as planning
 from cllm.training.distributed import cost, outlook, pieces
-from cllm.training.distributed.cost import Link, Machine, Memory, Mode, Network, Pieces
+from cllm.training.distributed.cost import Bucket, Link, Machine, Memory, Mode, Network, Pieces
 from cllm.training.distributed.group import Group
 from cllm.training.distributed.together import together
 
@@ -58,18 +58,7 @@ def test_a_ring_costs_what_it_costs_when_it_is_played(ranks: int, count: float, 
 @pytest.mark.parametrize(("ranks", "levels"), [(1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (4096, 12)])
 def test_trees_have_so_many_levels(ranks: int, levels: int) -> None:
     assert cost.messages("all-reduce", ranks, cost.TREE) == 2 * levels
-    assert near(cost.fixed_tree_s(LINK, ranks, 1e6), 2 * levels * (3e-5 + 1e6 * 1e-9))
     assert cost.messages("all-gather", ranks, cost.TREE) == ranks - 1, "only the all-reduce has a tree"
-
-
-@given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 10**7)), min_size=1, max_size=40), st.floats(1, 1e8))
-@settings(deadline=None, max_examples=60)
-def test_buckets_hold_every_byte_and_wait_for_their_last_tensor(done: list[tuple[float, int]], most: float) -> None:
-    found = cost.buckets(done, most)
-    assert sum(bucket.bytes for bucket in found) == sum(size for _, size in done)
-    assert all(bucket.bytes >= most for bucket in found[:-1])
-    assert [bucket.ready for bucket in found] == sorted(bucket.ready for bucket in found)
-    assert found[-1].ready == max(ready for ready, _ in done)
 
 
 def played(work: list[tuple[float, float]], backward: float, tick: float = 1 / 64) -> float:
@@ -93,10 +82,10 @@ def test_what_is_left_behind_the_backward(work: list[tuple[int, int]], backward:
 
 PIECES = Pieces(
     rows=4, forward_s=0.1, backward_s=0.2, fixed_s=0.01, update_s=0.04,
-    done=((0.25, 4_000_000), (0.5, 4_000_000), (1.0, 8_000_000)),
+    buckets=(Bucket(0.25, 4_000_000), Bucket(0.5, 4_000_000), Bucket(1.0, 8_000_000)),
 )  # fmt: skip
 APART = Machine(cores=2, ranks=1)
-MODE = Mode(bucket_bytes=4e6, weight_bytes=16_000_000)
+MODE = Mode(weight_bytes=12_000_000)
 
 
 def test_one_process_pays_for_no_communication() -> None:
@@ -121,7 +110,17 @@ def test_zero_updates_its_part_gathers_the_weights_and_reduces_every_micro_batch
     assert near(one.compute_s, 3 * 0.3 + 0.01 + 0.04 / 4) and two.compute_s == one.compute_s
     assert near(one.sent_bytes, 0.75 * 16e6 + 0.75 * weights), "as many as an all-reduce"
     assert near(two.sent_bytes, 3 * 0.75 * 16e6 + 0.75 * weights)
+    assert near(one.communicate_s - two.communicate_s, -2 * (9 * 3e-5 + 0.012), 64)
     assert two.exposed_s > one.exposed_s
+
+
+def test_the_fixed_tree_sends_each_node_and_gets_the_sums_back() -> None:
+    network = Network.uniform(LINK)
+    plain, even, odd = (cost.predict(PIECES, 4, 3, network, APART, replace(MODE, nodes=n)) for n in (0, 1, 3))
+    assert near(even.sent_bytes, plain.sent_bytes), "one node: as many as a ring"
+    assert near(odd.sent_bytes, (3 + 1) * 0.75 * 16e6)
+    shards = cost.predict(PIECES, 4, 3, network, APART, replace(MODE, nodes=3, zero=1))
+    assert near(shards.sent_bytes, 3 * 0.75 * 16e6 + 0.75 * 12e6), "the sums stay, the weights come back"
 
 
 def test_cores_that_compute_and_communicate_are_not_used_twice() -> None:
@@ -185,16 +184,15 @@ NANO = settings_of.load(preset="nano", overrides={"train.batch": 4, "train.accum
 
 
 def test_pieces_of_a_real_step_hold_every_gradient_in_the_order_of_the_backward() -> None:
-    found = pieces.measure(NANO, 2, steps=1)
-    state = planning.State.fresh(NANO, "meta")
-    assert found.gradient_bytes == 4 * state.model.layout.parameters
+    config = settings_of.replace(NANO, {"distributed.bucket_mb": 1e-3})
+    found = pieces.measure(config, 2, steps=1)
+    layout = planning.State.fresh(NANO, "meta").model.layout
+    assert 4 * layout.parameters <= found.gradient_bytes <= 4 * layout.total
     assert min(found.forward_s, found.backward_s, found.fixed_s, found.update_s) > 0 and found.rows == 2
-    parts = [ready for ready, _ in found.done]
-    assert 0 < parts[0] < parts[-1] <= 1
-    w2, tok = 4 * 128 * 32, 4 * 512 * 32
-    layers = [ready for ready, size in found.done if size == w2]
-    assert len(layers) == 4 and layers[0] < layers[-1] < 1, "both matrices of both layers, before the end"
-    assert next(ready for ready, size in found.done if size == tok) > layers[-1], "the tied embedding is last"
+    ready = [bucket.ready for bucket in found.buckets]
+    assert len(ready) >= 8 and 0 < ready[0] < 0.9 and ready[0] < ready[-1] <= 1
+    assert found.buckets[-1].bytes >= 4 * 512 * 32 and ready[-1] == max(ready), "the tied embedding is last"
+    assert len(pieces.measure(NANO, 2, steps=1).buckets) < len(ready), "larger buckets are fewer"
 
 
 @pytest.fixture

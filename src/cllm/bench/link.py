@@ -126,6 +126,7 @@ def _measured(group: Group, sizes: list[int]) -> dict[str, list[dict[str, Any]]]
                 "all-reduce": partial(dist.all_reduce, whole),
                 "reduce-scatter": partial(dist.reduce_scatter_tensor, own, whole),
                 "all-gather": partial(dist.all_gather_into_tensor, whole, own),
+                "all-to-all": partial(dist.all_to_all_single, torch.empty_like(whole), whole),
             }
             found[what].append(_timed(group, calls[what]))
     return found

@@ -1,9 +1,12 @@
 """What a step of N ranks costs, by the α–β model: a message of b bytes takes α + b·β (Hockney 1994).
 
-    ring all-reduce of b bytes        2(N−1)·α + 2(N−1)/N · b·β     (Patarasuk and Yuan 2009)
-    ring reduce-scatter, all-gather    (N−1)·α +  (N−1)/N · b·β
-    double binary tree all-reduce     2⌈log₂N⌉·α + 2·b·β            (Sanders, Speck, Träff 2009; NCCL's "tree")
-    leaves in a fixed tree            ⌈log₂N⌉·(α + b·β) up, as much down again
+    ring all-reduce of b bytes                  2(N−1)·α + 2(N−1)/N · b·β     (Patarasuk and Yuan 2009)
+    reduce-scatter, all-gather, all-to-all       (N−1)·α +  (N−1)/N · b·β     (ring, or each to each)
+    double binary tree all-reduce               2⌈log₂N⌉·α + 2(N−1)/N · b·β   (Sanders et al. 2009; NCCL's "tree")
+
+What travels when is that of reduce.py and zero.py: gradients whose sums every rank needs by the library's all-reduce;
+parts that only their owner needs by an all-to-all, and from the owner to all by another. A sum in the fixed tree is
+two all-to-alls, the first one once for each node of the tree that a rank's micro-batches leave.
 
 Communication runs beside the backward: a bucket of gradients starts when the backward has completed its last tensor
 and the bucket before it is through. What is left when the backward has ended is *exposed*. Where the ranks of a machine
@@ -23,8 +26,8 @@ from typing import Literal
 
 from cllm.errors import UsageError
 
-Collective = Literal["all-reduce", "reduce-scatter", "all-gather"]
-COLLECTIVES: tuple[Collective, ...] = ("all-reduce", "reduce-scatter", "all-gather")
+Collective = Literal["all-reduce", "reduce-scatter", "all-gather", "all-to-all"]
+COLLECTIVES: tuple[Collective, ...] = ("all-reduce", "reduce-scatter", "all-gather", "all-to-all")
 RING, TREE = "ring", "tree"
 SMALL_EXCHANGES = 3
 """All-gathers of a few figures in a step: loss and targets, Σg², and that all are well."""
@@ -97,13 +100,6 @@ def sent(what: Collective, ranks: int, count: float) -> float:
     return share * count * (2 if what == "all-reduce" else 1)
 
 
-def fixed_tree_s(link: Link, ranks: int, count: float) -> float:
-    """Leaf sums of `count` bytes added in a binary tree of fixed shape, the result sent back down: equal bits for any
-    number of ranks, at ⌈log₂N⌉ times the bytes of a ring."""
-    levels = math.ceil(math.log2(ranks)) if ranks > 1 else 0
-    return 2 * levels * (link.alpha_s + count * link.beta_s)
-
-
 @dataclass(frozen=True)
 class Bucket:
     """Gradients that are communicated together. ready: when the backward has completed them, as a part of its time
@@ -111,20 +107,6 @@ class Bucket:
 
     ready: float
     bytes: int
-
-
-def buckets(done: Sequence[tuple[float, int]], most: float) -> list[Bucket]:
-    """Tensors (when complete, bytes) in their order of completion → buckets of at least `most` bytes, but the last."""
-    found: list[Bucket] = []
-    held, latest = 0, 0.0
-    for ready, size in sorted(done, key=lambda one: one[0]):
-        held, latest = held + size, max(latest, ready)
-        if held >= most:
-            found.append(Bucket(latest, held))
-            held = 0
-    if held:
-        found.append(Bucket(latest, held))
-    return found
 
 
 def exposed(work: Sequence[tuple[float, float]], backward_s: float) -> float:
@@ -140,8 +122,8 @@ class Pieces:
     """Measured times of one rank that works on micro-batches of `rows` rows (see pieces.py).
 
     forward_s, backward_s: of a micro-batch.  fixed_s: the rest of a step that no rank saves (clearing the gradients).
-    update_s: gradient norm and update of all tensors.  done: when the backward completes each tensor (0 … 1 of its
-    time), with the bytes of its gradient.  threads: of the rank.  beside: processes that computed at the same time.
+    update_s: gradient norm and update of all tensors.  buckets: in the order in which they travel.  threads: of the
+    rank.  beside: processes that computed at the same time.
     """
 
     rows: int
@@ -149,13 +131,13 @@ class Pieces:
     backward_s: float
     fixed_s: float
     update_s: float
-    done: tuple[tuple[float, int], ...]
+    buckets: tuple[Bucket, ...]
     threads: int = 1
     beside: int = 1
 
     @property
     def gradient_bytes(self) -> int:
-        return sum(size for _, size in self.done)
+        return sum(bucket.bytes for bucket in self.buckets)
 
 
 @dataclass(frozen=True)
@@ -208,12 +190,12 @@ class Machine:
 
 @dataclass(frozen=True)
 class Mode:
-    """How the ranks divide the work. zero: 0, 1 or 2.  reduction: "fast" or "fixed".  bucket_bytes: of gradients."""
+    """How the ranks divide the work. zero: 0, 1 or 2.  nodes: of the fixed tree that a rank sends; 0: no such tree.
+    weight_bytes: that travel back behind an update of shards."""
 
     zero: int = 0
-    reduction: str = "fast"
-    bucket_bytes: float = 4e6
-    weight_bytes: int = 0  # gathered behind an update of shards
+    nodes: int = 0
+    weight_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -239,37 +221,44 @@ def predict(
     pieces: measured with `machine.threads(ranks)` threads while as many ranks computed as the machine has cores for.
     """
     wait = machine.waiting(ranks)
-    share = 1 / ranks if mode.zero else 1.0
-    update = pieces.update_s * share
-    micro = pieces.forward_s + pieces.backward_s
-    compute = wait * (micro_batches * micro + pieces.fixed_s + update)
-    backward = wait * pieces.backward_s
-    parts = [(bucket.ready * backward, bucket.bytes) for bucket in buckets(pieces.done, mode.bucket_bytes)]
-    shown = communicate = cores = sent_bytes = 0.0
-    if ranks > 1 and mode.reduction == "fixed":
-        communicate = shown = fixed_tree_s(network.links["all-reduce"], ranks, pieces.gradient_bytes)
-        sent_bytes = 2.0 * pieces.gradient_bytes  # a rank that is an inner node of every level sends more
-    elif ranks > 1:
-        what: Collective = "reduce-scatter" if mode.zero else "all-reduce"
-        times = micro_batches if mode.zero == 2 else 1
-        work = [(ready, network.seconds(what, ranks, size)) for ready, size in parts]
-        shown = times * exposed(work, backward)
-        communicate = times * sum(duration for _, duration in work)
-        sent_bytes = times * sent(what, ranks, pieces.gradient_bytes)
-        cores = times * sum(network.core_seconds(what, ranks, size) for _, size in parts)
-    if ranks > 1 and mode.zero:
-        gather = network.seconds("all-gather", ranks, mode.weight_bytes)
-        shown, communicate = shown + gather, communicate + gather
-        sent_bytes += sent("all-gather", ranks, mode.weight_bytes)
-        cores += network.core_seconds("all-gather", ranks, mode.weight_bytes)
+    update = pieces.update_s / ranks if mode.zero else pieces.update_s
+    compute = wait * (micro_batches * (pieces.forward_s + pieces.backward_s) + pieces.fixed_s + update)
+    if ranks == 1:
+        return Prediction(ranks, pieces.rows, micro_batches, compute, compute, 0.0, 0.0, 0.0)
     small = SMALL_EXCHANGES * messages("all-gather", ranks) * network.links["all-gather"].alpha_s
-    shown, communicate = shown + small, communicate + small
-    step = compute + shown
-    bound = False
+    there, back, times = _there(mode), _back(mode, pieces), micro_batches if mode.zero == 2 else 1
+    backward = wait * pieces.backward_s
+    work = [
+        (bucket.ready * backward, sum(n * network.seconds(what, ranks, bucket.bytes) for what, n in there))
+        for bucket in pieces.buckets
+    ]
+    gather = sum(network.seconds("all-to-all", ranks, size) for size in back)
+    shown = times * exposed(work, backward) + gather + small
+    communicate = times * sum(duration for _, duration in work) + gather + small
+    each: list[tuple[Collective, int, float]] = [
+        (what, times * n, bucket.bytes) for bucket in pieces.buckets for what, n in there
+    ]
+    each += [("all-to-all", 1, size) for size in back]
+    sent_bytes = sum(n * sent(what, ranks, size) for what, n, size in each)
+    step, bound = compute + shown, False
     if machine.cores:
-        here, threads = machine.here(ranks), machine.threads(ranks)
-        busy = here * (threads * compute / wait + cores) / machine.cores
-        bound, step = busy > step, max(step, busy)
+        cores = sum(n * network.core_seconds(what, ranks, size) for what, n, size in each)
+        busy = machine.here(ranks) * (machine.threads(ranks) * compute / wait + cores) / machine.cores
+        step, bound = max(step, busy), busy > step
     return Prediction(
         ranks, pieces.rows, micro_batches, step, compute, communicate, step - compute, sent_bytes, core_bound=bound
     )
+
+
+def _there(mode: Mode) -> list[tuple[Collective, int]]:
+    """What happens to a bucket beside the backward, and how often."""
+    if mode.nodes:
+        return [("all-to-all", mode.nodes + (0 if mode.zero else 1))]
+    return [("all-to-all" if mode.zero else "all-reduce", 1)]
+
+
+def _back(mode: Mode, pieces: Pieces) -> list[float]:
+    """Bytes of weights that travel behind an update of shards, a bucket at a time."""
+    if not mode.zero:
+        return []
+    return [mode.weight_bytes * bucket.bytes / pieces.gradient_bytes for bucket in pieces.buckets]

@@ -15,7 +15,8 @@ from cllm.errors import ConfigError, UsageError
 from cllm.training.chart import Chart, Series
 from cllm.training.distributed.cost import Machine, Memory, Mode, Network, Pieces, Prediction, predict
 from cllm.training.distributed.pieces import measure, measure_beside
-from cllm.training.distributed.split import Share, share
+from cllm.training.distributed.split import FIXED, Share, share
+from cllm.training.distributed.tree import leaves, remaining
 from cllm.training.plan import device_of, size
 from cllm.training.state import State
 
@@ -99,10 +100,10 @@ def _line(config: Config, ranks: int, job: Job, machine: Machine, pieces: Callab
     shares = fullest(config, ranks)
     rows, sequence = config.train.batch * config.train.accumulate, config.train.sequence or config.model.context
     network = job.between if ranks > job.per_machine or job.inside is None else job.inside
-    mode = mode_of(config)
+    mode, bucket = mode_of(config, ranks), config.distributed.bucket_mb * 1e6
     found = predict(pieces(shares.most, ranks), ranks, len(shares.parts), network, machine, mode)
     parts = size(settings.replace(config, {"train.batch": shares.most})).bytes_by_part
-    memory = Memory.of(parts).per_rank(ranks, mode.zero, mode.bucket_bytes)
+    memory = Memory.of(parts).per_rank(ranks, mode.zero, bucket)
     return Line(ranks, machine.count(ranks), rows, found, rows * sequence / found.step_s, memory_bytes=memory)
 
 
@@ -112,11 +113,13 @@ def fullest(config: Config, ranks: int) -> Share:
     return max(shares, key=lambda found: (found.most * len(found.parts), found.rows))
 
 
-def mode_of(config: Config) -> Mode:
+def mode_of(config: Config, ranks: int) -> Mode:
     """How the ranks of this configuration divide the work."""
-    d = config.distributed
-    weights = State.fresh(config, "meta").model.params.nbytes
-    return Mode(d.zero, d.reduction, d.bucket_mb * 1e6, weights)
+    d, count = config.distributed, config.train.accumulate
+    nodes = 0
+    if d.reduction == FIXED:
+        nodes = max(len(remaining(leaves(rank, ranks, count), count)) for rank in range(ranks))
+    return Mode(d.zero, nodes, State.fresh(config, "meta").model.params.nbytes)
 
 
 def usable_cores() -> int:

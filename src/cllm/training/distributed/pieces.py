@@ -12,14 +12,16 @@ from typing import Any
 
 import msgspec
 import torch
+from torch import Tensor
 
 from cllm import config as settings
 from cllm.config import Config
-from cllm.engine.compact import Mixed
+from cllm.engine.buffers import Layout
 from cllm.errors import ConfigError
 from cllm.model.batch import Batch
-from cllm.model.step import Step, Sums
-from cllm.training.distributed.cost import Pieces
+from cllm.model.step import Step
+from cllm.training.distributed.buckets import Plan
+from cllm.training.distributed.cost import Bucket, Pieces
 from cllm.training.distributed.group import Group
 from cllm.training.distributed.together import together
 from cllm.training.optimiser import gradient_norm, update
@@ -30,23 +32,15 @@ STEPS = 3
 
 
 class Watch:
-    """A sink that takes nothing: it notes when the backward begins and when it has completed which tensors."""
-
-    takes: frozenset[str] = frozenset()
-    half_made = False
-    squares = 0.0
+    """Notes when the backward begins (as a probe) and when it has completed which tensors (as a reducer)."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device, self.done = device, set[str]()
+        self._device = device
         self.begun, self.at = 0.0, dict[str, float]()
 
-    def buffers(self, room: torch.Tensor) -> Mixed:
-        raise NotImplementedError("a watch is put on a step that has its buffers")
-
-    def arm(self, lr: float) -> None: ...
-
-    def begin(self, sums: Sums) -> None:
-        self.begun = now(self._device)
+    def __call__(self, layer: int | None, name: str, value: Tensor) -> None:
+        if name == "head backward":
+            self.begun = now(self._device)
 
     def complete(self, *names: str) -> None:
         self.at |= dict.fromkeys(names, now(self._device))
@@ -69,7 +63,7 @@ def measure(config: Config, rows: int, *, group: Group | None = None, steps: int
     state = State.fresh(config, device_of(config))
     step = make_step(state)
     watch = Watch(state.model.device)
-    step.sink = watch
+    step.reducer = watch
     generator = torch.Generator().manual_seed(group.rank)
     batch = Batch.of(torch.randint(config.model.vocab, (rows, step.sequence + 1), generator=generator))
     found: list[tuple[float, float, float, float, dict[str, float]]] = []
@@ -79,9 +73,16 @@ def measure(config: Config, rows: int, *, group: Group | None = None, steps: int
     found = found[1:]
     forward, backward, fixed, updating = (statistics.median(times) for times in list(zip(*found, strict=True))[:4])
     shares = {name: statistics.median(one[4][name] for one in found) for name in found[0][4]}
-    sizes = {name: gradient.numel() * gradient.element_size() for name, gradient in step.grads.items()}
-    done = tuple(sorted((shares.get(name, 1.0), size) for name, size in sizes.items()))
-    return Pieces(rows, forward, backward, fixed, updating, done, torch.get_num_threads(), group.size)
+    buckets = tuple(
+        Bucket(max(shares.get(name, 1.0) for name in bucket.names), bucket.size * step.grads[bucket.names[0]].itemsize)
+        for bucket in plan_of(config, state.model.layout, step.grads[state.model.head].itemsize).buckets
+    )
+    return Pieces(rows, forward, backward, fixed, updating, buckets, torch.get_num_threads(), group.size)
+
+
+def plan_of(config: Config, layout: Layout, itemsize: int, ranks: int = 1) -> Plan:
+    """The buckets of this configuration. itemsize: of a gradient's entry."""
+    return Plan(layout, config.model.layers, ranks, max(1, int(config.distributed.bucket_mb * 1e6 / itemsize)))
 
 
 def _one(
@@ -92,7 +93,7 @@ def _one(
     begin = now(device)
     step.zero()
     cleared = now(device)
-    step.accumulate(batch)
+    step.accumulate(batch, probe=watch)
     computed = now(device)
     update(state, step, step.kernels, 0.0, gradient_norm(step, clip))
     end = now(device)
