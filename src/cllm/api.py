@@ -24,6 +24,7 @@ from cllm.model.narrow import with_weights
 from cllm.model.step import Step
 from cllm.text import Tokenizer
 from cllm.training import checkpoint
+from cllm.training.distributed.group import Group
 from cllm.training.interrupt import Interrupt
 from cllm.training.loop import Outcome
 from cllm.training.plan import Size, device_of, size
@@ -32,10 +33,12 @@ from cllm.training.range_test import RangeTest, check_range, range_test
 from cllm.training.run import (
     DATA_FOLDER,
     TOKENIZER_FILE,
+    as_resumed,
     open_tokenizer,
     passing,
     read_run_file,
     settings_of,
+    started_again,
     starting_point,
 )
 from cllm.training.run import train as _train
@@ -146,10 +149,16 @@ def train(
     if resume:
         base = settings_of(run_dir) or {}
     config = settings.load(run, preset=preset, overrides=asked, base=base)
-    peak = peak_flops(config.precision, device_of(config).type) if config.log.mfu else None
-    with display_for(run_dir, quiet=quiet) as display:
-        outcome = _train(config, run_dir, resume=resume, display=display, peak_flops=peak)
-        display.end(outcome)
+    group = Group.from_environment(cuda=device_of(config).type == "cuda", timeout_s=config.distributed.timeout_s)
+    try:
+        if group.agree(group.first and started_again(run_dir, group)):
+            resume, config = True, as_resumed(run_dir, asked) or config
+        peak = peak_flops(config.precision, device_of(config).type) if config.log.mfu else None
+        with display_for(run_dir, quiet=quiet or not group.first) as display:
+            outcome = _train(config, run_dir, resume=resume, display=display, peak_flops=peak, group=group)
+            display.end(outcome)
+    finally:
+        group.close()
     found = Run(run_dir)
     found.outcome = outcome
     return found

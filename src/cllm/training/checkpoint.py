@@ -38,6 +38,7 @@ VERSION = 2
 FOLDER = "checkpoints"
 WEIGHTS, STATE, MANIFEST, DONE = "weights.safetensors", "state.safetensors", "manifest.json", "DONE"
 LATEST, BEST = "latest", "best"
+PROCESSES = "processes"  # of the environment; checkpoints from before there could be several do not say it
 _NAME = re.compile(r"step-(\d{8,})")
 _TEMPORARY, _SUPERSEDED = ".tmp-", ".old-"
 
@@ -83,11 +84,11 @@ class Checkpoint:
 
     def environment_changes(self) -> list[str]:
         """What differs from what wrote it; byte-equal resume is promised only when this is empty."""
-        now = environment()
+        now, then = environment(), {PROCESSES: "1"} | self.environment
         return [
-            f"{key}: {self.environment.get(key, 'unknown')} when saved, {now.get(key, 'unknown')} now"
-            for key in sorted({*now, *self.environment})
-            if self.environment.get(key) != now.get(key)
+            f"{key}: {then.get(key, 'unknown')} when saved, {now.get(key, 'unknown')} now"
+            for key in sorted({*now, *then})
+            if then.get(key) != now.get(key)
         ]
 
 
@@ -97,7 +98,8 @@ def checkpoint_name(step: int) -> str:
 
 
 def environment() -> dict[str, str]:
-    """What decides the bits of a step besides the state: versions, processor, threads, deterministic mode."""
+    """What decides the bits of a step besides the state: versions, processor, processes and their threads,
+    deterministic mode."""
     import platform
 
     import torch
@@ -112,9 +114,17 @@ def environment() -> dict[str, str]:
         "processor": platform.machine(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": str(torch.get_num_threads()),
+        PROCESSES: str(_processes()),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "deterministic": str(torch.are_deterministic_algorithms_enabled()).lower(),
     }
+
+
+def _processes() -> int:
+    from torch import distributed
+
+    together = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_world_size() if together else 1
 
 
 # ------------------------------------------------------------------------------------------------- saving

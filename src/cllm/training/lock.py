@@ -19,11 +19,13 @@ FILE = "run.lock"
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """Who holds a run: process id, host name, start (seconds since 1970)."""
+    """Who holds a run: process id, host name, start (seconds since 1970), and which start of several processes it
+    belongs to ("": none)."""
 
     pid: int
     host: str
     since: float
+    launch: str = ""
 
 
 class RunLock:
@@ -61,15 +63,23 @@ class RunLock:
                 f"{self.run_dir}: in use by {who}{since}: two processes must not write one run. "
                 f"Wait for it{stop} or choose another --out."
             )
-        self._file = file
-        holder = Holder(os.getpid(), socket.gethostname(), round(time.time(), 3))
+        self._file, self._holder = file, Holder(os.getpid(), socket.gethostname(), round(time.time(), 3))
+        self._write()
+        return self
+
+    def note(self, launch: str) -> None:
+        """Record that the run is now the work of this launch: a start of it again is to go on with it."""
+        if launch:
+            self._holder = msgspec.structs.replace(self._holder, launch=launch)
+            self._write()
+
+    def _write(self) -> None:
         try:
-            os.ftruncate(file, 0)
-            os.pwrite(file, msgspec.json.encode(holder) + b"\n", 0)
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, msgspec.json.encode(self._holder) + b"\n", 0)
         except OSError as error:
             self.release()
             raise RunError(f"{self.path}: cannot be written: {error.strerror}. Choose another --out.") from error
-        return self
 
     def release(self) -> None:
         """Gives the lock back; may be called twice."""
@@ -95,6 +105,12 @@ def holder(run_dir: str | Path) -> Holder | None:
         return None if _try(file, shared=True) else _read(path)
     finally:
         os.close(file)
+
+
+def last_launch(run_dir: str | Path) -> str:
+    """The launch that this run was last the work of; "" for none. It may have ended."""
+    found = _read(Path(run_dir) / FILE)
+    return found.launch if found else ""
 
 
 def _try(file: int, *, shared: bool = False) -> bool:

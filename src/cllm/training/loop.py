@@ -1,6 +1,9 @@
 """The one training loop: data → step → update → events and checkpoints.
 
 A run is resumable at every step: all state is in `State`, the data stream and the random masks are functions of it.
+
+With several ranks each runs this loop, on the same figures, so all decide alike. What only one process can know, the
+clock and the signals, is agreed on; rank 0 alone writes: events, checkpoints, samples, the terminal.
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import shlex
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +26,11 @@ from cllm.model.layout import flops_per_token
 from cllm.model.step import Step
 from cllm.training import checkpoint, guard
 from cllm.training.curve import write_curve
+from cllm.training.distributed.group import Group
+from cllm.training.distributed.handover import hand_over
+from cllm.training.distributed.split import FIXED
 from cllm.training.events import EventLog
-from cllm.training.interrupt import Interrupt
+from cllm.training.interrupt import SIGNALS, Interrupt
 from cllm.training.plan import EVALUATIONS, evaluation_rows, make_step, schedule_of, settle, steps_for
 from cllm.training.saver import Saved, Saver
 from cllm.training.schedule import lr_at
@@ -58,16 +65,19 @@ class Outcome:
 
 
 class Loop:
-    """One training run in one process.
+    """One training run, in one process or in each of several.
 
-    run_dir: exists and is locked by the caller.  state: fresh or restored.  data: its shards.
-    The configuration must be settled (`fix_steps` does it) before `run`.
+    run_dir: exists and is locked by the caller.  state: fresh or restored.  data: its shards.  group: the ranks, whose
+    states are equal.  The configuration must be settled (`fix_steps` does it) before `run`.
     """
 
-    def __init__(self, run_dir: Path, state: State, data: Prepared, report: Reporter) -> None:
+    def __init__(
+        self, run_dir: Path, state: State, data: Prepared, report: Reporter, group: Group | None = None
+    ) -> None:
         self.run_dir, self.state, self.data, self.report = run_dir, state, data, report
+        self.group = group or Group.alone()
         c = state.config
-        self.stepper = Stepper(state, data.train)
+        self.stepper = Stepper(state, data.train, group=self.group)
         sequence = self.step.sequence
         self.rows = SequentialRows(data.val, sequence, pack=c.data.pack) if data.val is not None else None
         self.byte_lengths = data.tokenizer.byte_lengths if data.val is not None and data.val.lossless else None
@@ -75,6 +85,7 @@ class Loop:
         self.origin: Origin | None = None  # where the first weights come from, if from another run
         self._flops_per_token = flops_per_token(c.model, sequence)
         self._interrupt = Interrupt()
+        self._stopped: str | None = None  # the signal that all ranks stop for
         self._saver = Saver(run_dir, background=c.checkpoint.background, sync=self._sync_log)
         self._marked = -1  # step of the newest checkpoint, on disk or on its way there
         self._evaluated = -1  # step of the newest evaluation
@@ -113,11 +124,15 @@ class Loop:
 
         def one_evaluation() -> None:
             if self.rows is not None:
-                score(self.step, state.model, self.rows, None, limit=timed_rows)
+                score(self.step, state.model, self.rows, None, limit=timed_rows, group=self.group)
+
+        def clock() -> float:
+            now: float = self.group.agree(time.perf_counter())
+            return now
 
         timed_rows = evaluation_rows(state.config)
         whole = 0.0 if self.rows is None else len(self.rows) / min(timed_rows, len(self.rows))
-        steps = steps_for(minutes, one_step, one_evaluation, EVALUATIONS + whole)
+        steps = steps_for(minutes, one_step, one_evaluation, EVALUATIONS + whole, clock)
         for moment in state.moments.values():
             moment.zero_()
         state.step = state.tokens = state.position = 0
@@ -125,8 +140,8 @@ class Loop:
 
     # ------------------------------------------------------------------------------------------------- the run
 
-    def run(self, log: EventLog | Feed, notes: dict[str, Any]) -> Outcome:
-        """Train to `train.steps`, or until interrupted. `notes` goes into the first event."""
+    def run(self, log: EventLog | Feed | None, notes: dict[str, Any]) -> Outcome:
+        """Train to `train.steps`, or until interrupted. `notes` goes into the first event. log: rank 0's, else None."""
         self._events = log
         c = self.state.config
         steps = c.train.steps
@@ -136,9 +151,8 @@ class Loop:
         with Interrupt(announce=not self.report.quiet).installed() as self._interrupt:
             try:
                 if self.state.step == 0:
-                    self._save()
-                    self._saved(self._saver.wait())  # from here on there is always something to resume
-                while self.state.step < steps and self._interrupt.name is None and not self._stalled:
+                    self._save_now()  # from here on there is always something to resume
+                while self.state.step < steps and not self._leaving and not self._stalled:
                     self._one_step(lr_at(schedule, self.state.step), steps)
                     self._on_the_way(steps)
                 return self._finish(steps)
@@ -150,6 +164,7 @@ class Loop:
         state = self.state
         begin = time.perf_counter()
         batches = self.stepper.batches(state.position)
+        self.stepper.flag = self._signal
         norm = self.stepper.gradients(batches, state.step, lr)
         loss, targets = self.stepper.loss, self.step.sums.valid
         if not self.stepper.finite(norm):
@@ -173,7 +188,7 @@ class Loop:
             if noise is not None:
                 more["noise_scale"] = round(noise)
             if self.peak_flops is not None:
-                more["mfu"] = round(self._flops_per_token * rate / self.peak_flops, 4)
+                more["mfu"] = round(self._flops_per_token * rate / (self.peak_flops * self.group.size), 4)
             self._log("step", **figures, tokens_per_s=round(rate, 1), **more)
         if spike is not None:
             what = "a new level: the average starts again" if spike.level else "a spike: the update is left out"
@@ -185,19 +200,20 @@ class Loop:
         at, rows = state.step, state.position + self.stepper.rows
         self._settle_save()
         target = rollback_step(at, c.checkpoint.every or 0)
-        found = rollback_checkpoint(self.run_dir, target)
+        found = self.group.lead(lambda: rollback_checkpoint(self.run_dir, target))
         device = state.model.device
         del self.stepper  # its memory, before that of the next
-        self.state = State.restore(c, found.weights, found.state, found.meta, device)
+        self.state = hand_over(self.group, c, found, device)
         for name in ("best", "waited", "statistics"):  # these belong to the course, not to the step
             setattr(self.state, name, getattr(state, name))
         self.state.position = rows
-        self.stepper = Stepper(self.state, self.data.train)
-        self._log("resume", steps=c.train.steps, **{"from": found.name}, rolled_back_from=at)
-        gone = "" if found.step == target else f" ({checkpoint.checkpoint_name(target)} is gone)"
+        self.stepper = Stepper(self.state, self.data.train, group=self.group)
+        name = checkpoint.checkpoint_name(self.state.step)
+        self._log("resume", steps=c.train.steps, **{"from": name}, rolled_back_from=at)
+        gone = "" if self.state.step == target else f" ({checkpoint.checkpoint_name(target)} is gone)"
         self._alert(
             "spike",
-            f"{spike} in step {at + 1}: back to {found.name}{gone}, and on with the rows behind it",
+            f"{spike} in step {at + 1}: back to {name}{gone}, and on with the rows behind it",
             action="rollback",
             at_step=at,
             **spike.to_dict(),
@@ -208,12 +224,11 @@ class Loop:
         """Save first; then, if the training is over, score the whole validation part (which may be interrupted)."""
         over = self.state.step >= steps or self._stalled
         better = over and self._evaluated != self.state.step and self._improved()
-        self._save(best=better)
-        self._saved(self._saver.wait())
-        final = self._evaluate(whole=True) if over and self._interrupt.name is None else None
+        self._save_now(best=better)
+        final = self._evaluate(whole=True) if over and not self._asked_to_stop() else None
         reason = "done" if self.state.step >= steps else "early stop" if self._stalled else "interrupted"
-        self._log("stop", reason=self._interrupt.name if reason == "interrupted" else reason)
-        write_curve(self.run_dir)
+        self._log("stop", reason=self._stopped if reason == "interrupted" else reason)
+        self._draw()
         return Outcome(reason, self.state.step, steps, final)
 
     def _on_the_way(self, steps: int) -> None:
@@ -244,6 +259,33 @@ class Loop:
         self.state.best, self.state.waited = result.loss, 0
         return True
 
+    # ----------------------------------------------------------------------------------------- several ranks
+
+    @property
+    def _signal(self) -> int:
+        """The signal that this rank has caught, as the others are told: 0, or its place in SIGNALS and 1."""
+        name = self._interrupt.name
+        return 0 if name is None else SIGNALS.index(signal.Signals[name]) + 1
+
+    @property
+    def _leaving(self) -> bool:
+        """Whether to stop for a signal. With several ranks: one that any of them had caught before its last step, so
+        that all stop behind the same one; told with the figures of the step, it costs nothing."""
+        if self.group.size == 1:
+            self._stopped = self._interrupt.name
+        else:
+            self._stopped = _first_of(self.stepper.told)
+        return self._stopped is not None
+
+    def _asked_to_stop(self) -> bool:
+        """Whether any rank has caught a signal by now. Collective."""
+        self._stopped = _first_of([round(one) for (one,) in self.group.gather([self._signal])]) or self._stopped
+        return self._stopped is not None
+
+    def _draw(self) -> None:
+        if self.group.first:
+            write_curve(self.run_dir)
+
     @property
     def _stalled(self) -> bool:
         """Whether early stopping is on and its patience is over."""
@@ -263,6 +305,8 @@ class Loop:
             self.byte_lengths,
             limit=limit,
             stop=lambda: whole and self._interrupt.name is not None,
+            group=self.group,
+            whole_batches=self.state.config.distributed.reduction == FIXED,
         )
         if result is None:
             return None
@@ -274,6 +318,8 @@ class Loop:
 
     def _sample(self) -> None:
         """Let the model write a little. Whatever stands in the way of that must not stop the training."""
+        if not self.group.first:
+            return
         request = Request.of(max_tokens=self.state.config.train.sample_tokens, seed=self.state.config.seed)
         try:
             text = "".join(piece.text for piece in generate(self.state.evaluated, self.data.tokenizer, "", request))
@@ -283,9 +329,18 @@ class Loop:
         self._log("sample", text=text)
         self.report.message(f"step {self.state.step}: sample\n{_indented(text)}")
 
+    def _save_now(self, *, best: bool = False) -> None:
+        """Save this state and wait until it is durable, on all ranks. Raises RunError when it cannot be."""
+
+        def durable() -> None:
+            self._save(best=best)
+            self._saved(self._saver.wait())
+
+        self.group.lead(durable)
+
     def _save(self, *, best: bool = False) -> None:
-        """Start saving this state, once the save before is through."""
-        if self._marked == self.state.step:
+        """Start saving this state, once the save before is through. Rank 0 does it."""
+        if self._marked == self.state.step or not self.group.first:
             return
         self._settle_save()
         c, meta = self.state.config, self.state.meta()
@@ -321,10 +376,13 @@ class Loop:
 
     def _sync_log(self) -> None:
         with contextlib.suppress(RunError):
-            self._events.sync()
+            if self._events is not None:
+                self._events.sync()
 
     def _log(self, event: str, step: int | None = None, /, **fields: Any) -> None:
         """Write an event. A disk that refuses it must not stop the training: it is said once."""
+        if self._events is None:
+            return
         try:
             self._events.emit(event, self.state.step if step is None else step, **fields)
         except RunError as error:
@@ -340,21 +398,22 @@ class Loop:
         """Nothing was updated yet: keep this state, write the batch, name the birthplace."""
         step = self.state.step
         path = self.run_dir / guard.BATCH_FILE.format(step)
-        try:
-            digest = guard.write_batch(path, batches)
-        except OSError as error:
-            digest = f"not written: {error.strerror}"
+        digest = ""
+        if self.group.first:
+            try:
+                digest = guard.write_batch(path, self.stepper.batches(self.state.position, whole=True))
+            except OSError as error:
+                digest = f"not written: {error.strerror}"
         if self.stepper.half_made:
             self._broken(step, norm, path.name)
         looking = self.step if self.step.sink is None else make_step(self.state)
-        place = guard.birthplace(looking, batches, self.stepper.key(step))
+        place = self._birthplace(guard.birthplace(looking, batches, self.stepper.key(step)))
         what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
         where = f"first seen in {place}" if place else "every op is finite: the sum overflowed"
-        self._save()
-        self._saved(self._saver.wait())
+        self._save_now()
         self._log("alert", kind="non-finite", what=what, where=str(place), batch=path.name, batch_sha256=digest)
         self._log("stop", reason="non-finite")
-        write_curve(self.run_dir)
+        self._draw()
         raise NonFiniteError(
             f"step {step + 1}: {what}, {where}. The update was not made; the state before it is saved in "
             f"{self.run_dir}, its batch in {path.name}; `cllm replay {shlex.quote(str(self.run_dir))}` runs it again, "
@@ -362,16 +421,28 @@ class Loop:
             "meet the same step again."
         )
 
+    def _birthplace(self, mine: guard.Birthplace | None) -> str | None:
+        """The place of the first rank that has one, and which rank that is."""
+        if self.group.size == 1:
+            return None if mine is None else str(mine)
+        every = self.group.gather_objects(None if mine is None else str(mine))
+        return next((f"{place}, on rank {rank}" for rank, place in enumerate(every) if place is not None), None)
+
     def _broken(self, step: int, norm: float, batch: str) -> None:
         """The memory mode "fused" has no guard: some tensors were updated before a gradient was not finite."""
         self._log("alert", kind="non-finite", what=f"gradient norm {norm}", where="inside the backward", batch=batch)
         self._log("stop", reason="non-finite")
-        write_curve(self.run_dir)
+        self._draw()
         raise NonFiniteError(
             f"step {step + 1}: gradient norm {norm}. memory = fused updates inside the backward, so this step is half "
             f"made and nothing of it is saved; the checkpoints in {self.run_dir} are intact, its batch is in {batch}. "
             "--resume takes the newest one; memory = lean, in a run started --from it, stops before such an update."
         )
+
+
+def _first_of(signals: list[int]) -> str | None:
+    """The name of the first signal that the ranks tell of, in the code of `Loop._signal`."""
+    return next((SIGNALS[one - 1].name for one in signals if one), None)
 
 
 def _indented(text: str) -> str:

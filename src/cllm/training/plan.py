@@ -128,20 +128,29 @@ def device_of(config: Config) -> torch.device:
     return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def make_step(state: State, *, fused: bool = False) -> Step:
+def make_step(
+    state: State,
+    *,
+    fused: bool = False,
+    rows: int | None = None,
+    several: bool = False,
+    grads: Flat | Mixed | None = None,
+) -> Step:
     """The step of a state's configuration, with the gradient buffers of its memory mode.
 
     fused: with that mode's updates inside the backward, when the configuration asks for them. Without, such a step
-    keeps its gradients like a lean one: to look at them, not to train.
+    keeps its gradients like a lean one: to look at them, not to train.  rows: of the largest micro-batch (default:
+    `train.batch`).  several: its gradients are summed with others: of further micro-batches, or of other ranks.  grads:
+    the buffers to use for them, float32 or float64.
     """
     c, model = state.config, state.model
     kernels = select(model.operand, c.model.activation, model.device)
-    grads, sink, scratch = None, None, None
-    if isinstance(model.params, Split):
+    sink, scratch = None, None
+    if isinstance(model.params, Split) and grads is None:
         if fused and c.memory == "fused":
             sink = Fused(state, kernels)
         else:
-            wide = torch.float32 if c.train.accumulate > 1 else torch.bfloat16
+            wide = torch.float32 if several or c.train.accumulate > 1 else torch.bfloat16
             matrices = Flat(model.layout.only(lambda entry: entry.group == MATRIX), wide, model.device)
             vectors = Flat(model.layout.only(lambda entry: entry.group != MATRIX), torch.float32, model.device)
             grads = Mixed(model.layout, (matrices, vectors))
@@ -155,7 +164,7 @@ def make_step(state: State, *, fused: bool = False) -> Step:
             kernels = rounding(kernels, scratch)
     step = Step(
         model,
-        c.train.batch,
+        rows or c.train.batch,
         c.train.sequence or c.model.context,
         label_smoothing=c.train.label_smoothing,
         document_mask=c.data.document_mask,
@@ -183,24 +192,29 @@ def return_memory() -> None:
 
 
 def steps_for(
-    minutes: float, one_step: Callable[[], None], one_evaluation: Callable[[], None], evaluations: float
+    minutes: float,
+    one_step: Callable[[], None],
+    one_evaluation: Callable[[], None],
+    evaluations: float,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> int:
     """How many steps fit into `minutes`: steps and one evaluation are timed, so many evaluations and some reserve are
-    taken off.
+    taken off. clock: the same on all ranks that make the steps together.
 
     The first step is not counted (first calls are slow); the median of the others is.
     """
     one_step()
     times: list[float] = []
-    begin = time.perf_counter()
-    while len(times) < 3 or (len(times) < TIMED_STEPS and time.perf_counter() - begin < TIMED_SECONDS):
-        start = time.perf_counter()
+    begin = start = clock()
+    while len(times) < 3 or (len(times) < TIMED_STEPS and start - begin < TIMED_SECONDS):
         one_step()
-        times.append(time.perf_counter() - start)
-    start = time.perf_counter()
+        end = clock()
+        times.append(end - start)
+        start = end
     one_evaluation()
-    evaluation = (time.perf_counter() - start) * evaluations
-    seconds = minutes * 60 * (1 - RESERVE) - evaluation - (time.perf_counter() - begin)
+    end = clock()
+    evaluation = (end - start) * evaluations
+    seconds = minutes * 60 * (1 - RESERVE) - evaluation - (end - begin)
     return max(1, int(seconds / sorted(times)[len(times) // 2]))
 
 

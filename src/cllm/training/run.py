@@ -1,10 +1,13 @@
-"""A run directory: making, opening and resuming it. One process at a time holds its lock."""
+"""A run directory: making, opening and resuming it. One process at a time holds its lock; with several ranks it is
+rank 0, which alone writes, and the others read the data that it has prepared.
+"""
 
 from __future__ import annotations
 
 import shutil
+import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,9 +24,12 @@ from cllm.text.training import KINDS
 from cllm.training import checkpoint
 from cllm.training.checkpoint import Checkpoint
 from cllm.training.curve import PICTURE
+from cllm.training.distributed.group import Group
+from cllm.training.distributed.handover import equalise, hand_over
+from cllm.training.distributed.split import share
 from cllm.training.events import EventLog
 from cllm.training.lock import FILE as LOCK_FILE
-from cllm.training.lock import RunLock
+from cllm.training.lock import RunLock, last_launch
 from cllm.training.loop import Loop, Outcome, Reporter
 from cllm.training.plan import DEFAULT_MINUTES, device_of, memory_of, size
 from cllm.training.starting import Origin, locate, start_from
@@ -34,7 +40,7 @@ from cllm.training.trackers import Feed, check_installed
 RUN_FILE, TOKENIZER_FILE, EVENTS_FILE, DATA_FOLDER = "run.toml", "tokenizer.json", "events.jsonl", "data"
 
 # what may differ on resume: it moves no number of the training itself
-FREE_ON_RESUME = ("checkpoint.", "log.", "device", "train.sample_", "data.path")
+FREE_ON_RESUME = ("checkpoint.", "log.", "device", "distributed.", "train.sample_", "data.path")
 
 
 class Display(Reporter, Protocol):
@@ -45,57 +51,112 @@ class Display(Reporter, Protocol):
     def preparing(self, stage: str, done: int, total: int) -> None: ...
 
 
-def train(config: Config, run_dir: Path, *, resume: bool, display: Display, peak_flops: float | None = None) -> Outcome:
+def train(
+    config: Config,
+    run_dir: Path,
+    *,
+    resume: bool,
+    display: Display,
+    peak_flops: float | None = None,
+    group: Group | None = None,
+) -> Outcome:
     """Train `config` in `run_dir`, made when missing.
 
     resume: continue the newest good checkpoint; with nothing to resume, start afresh and say so. Without it a
     directory that already holds a run is refused.
-    peak_flops: the machine's, for `log.mfu`. Raises RunError, ConfigError, DataError, NonFiniteError.
+    peak_flops: the machine's, for `log.mfu`.  group: the ranks that train it together, each of which calls this with
+    the same arguments. Raises RunError, ConfigError, DataError, NonFiniteError.
     """
+    group = group or Group.alone()
+    check_group(config, group)
     check_installed(config.log)
+    lock = RunLock(run_dir)
+    group.lead(lambda: _claim(run_dir, lock))
+    try:
+        found = group.lead(lambda: _existing(run_dir, resume, display))
+        if group.first:
+            lock.note(group.launch)
+        resumed: bool = group.agree(found is not None)
+        if resumed:
+            loop = _continue(config, run_dir, found, display, group)
+        else:
+            loop = _start(config, run_dir, display, group)
+        loop.peak_flops = peak_flops if config.log.mfu else None
+        state, found = loop.state, None  # the tensors that were read are in the state
+        if resumed and state.step >= (state.config.train.steps or 0):
+            display.message(f"all {state.step:,} steps were made before; nothing to do")
+            return Outcome("done", state.step, state.step, None)
+        display.begin(state.config, state.step, loop.stream.rows_per_epoch)
+        if not group.first:
+            return loop.run(None, {})
+        name = checkpoint.checkpoint_name(state.step) if resumed else None
+        with EventLog(run_dir / EVENTS_FILE) as log:
+            feed = Feed(log, state.config, run_dir, display.message)
+            try:
+                return loop.run(feed, _notes(loop, name))
+            finally:
+                feed.close()
+    finally:
+        lock.release()
+
+
+def _claim(run_dir: Path, lock: RunLock) -> None:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{run_dir}: cannot be a run directory: {error.strerror}; choose another --out") from None
     _refuse_foreign(run_dir)
-    with RunLock(run_dir):
-        found = _existing(run_dir, resume, display)
-        loop = _start(config, run_dir, display) if found is None else _continue(config, run_dir, found, display)
-        loop.peak_flops = peak_flops if config.log.mfu else None
-        state = loop.state
-        if found is not None and state.step >= (state.config.train.steps or 0):
-            display.message(f"all {state.step:,} steps were made before; nothing to do")
-            return Outcome("done", state.step, state.step, None)
-        display.begin(state.config, state.step, loop.stream.rows_per_epoch)
-        with EventLog(run_dir / EVENTS_FILE) as log:
-            feed = Feed(log, state.config, run_dir, display.message)
-            try:
-                return loop.run(feed, _notes(loop, found))
-            finally:
-                feed.close()
+    lock.acquire()
 
 
-def _start(config: Config, run_dir: Path, display: Display) -> Loop:
+def _start(config: Config, run_dir: Path, display: Display, group: Group) -> Loop:
     """A new run at step 0. If it cannot begin, the data prepared for it go again: another text may come."""
     device_of(config)
-    data = _prepare(config, run_dir, display)
+    data = _shared_data(group, run_dir, lambda: _prepare(config, run_dir, display))
     try:
-        state, origin = _fresh(config, data, display)
-        loop = Loop(run_dir, state, data, display)
+        state, origin = _fresh(config, data, display, group)
+        loop = group.each(lambda: Loop(run_dir, state, data, display, group))
         loop.origin = origin
         loop.fix_steps()
-        _write_durably(run_dir / TOKENIZER_FILE, data.tokenizer.content)
-        write_run_file(run_dir, state.config)
+
+        def keep() -> None:
+            _write_durably(run_dir / TOKENIZER_FILE, data.tokenizer.content)
+            write_run_file(run_dir, state.config)
+
+        group.lead(keep)
     except BaseException:
-        if not data.reused:
+        if group.first and not data.reused:
             shutil.rmtree(run_dir / DATA_FOLDER, ignore_errors=True)
         raise
     return loop
 
 
-def _fresh(config: Config, data: Prepared, display: Display) -> tuple[State, Origin | None]:
+def _shared_data(group: Group, run_dir: Path, work: Callable[[], Prepared]) -> Prepared:
+    """Rank 0's data; the others open what it has made. Raises RunError on a rank that does not see the same folder."""
+    mine = group.lead(work)
+    expected = group.agree(None if mine is None else mine.record.train_sha256)
+
+    def look() -> Prepared:
+        if mine is not None:
+            return mine
+        folder = run_dir / DATA_FOLDER
+        if not is_prepared(folder):
+            raise RunError(
+                f"{folder}: rank {group.rank} on {socket.gethostname()} does not see what rank 0 has written there. "
+                "The run directory must lie on a file system that all machines share"
+            )
+        found = open_prepared(folder, verify=False)
+        if found.record.train_sha256 != expected:
+            raise RunError(f"{folder}: on {socket.gethostname()} these are other data than rank 0's")
+        return found
+
+    return group.each(look)
+
+
+def _fresh(config: Config, data: Prepared, display: Display, group: Group | None = None) -> tuple[State, Origin | None]:
     """Step 0 on these data; the size of the vocabulary becomes what the tokenizer has. And where the weights are from,
     when they are another run's."""
+    group = group or Group.alone()
     asked = config.data.vocab_size or config.model.vocab
     config = settings.replace(config, {"model.vocab": data.tokenizer.vocab_size})
     if config.data.tokenizer in KINDS:  # else the same run file would ask for another tokenizer
@@ -103,13 +164,15 @@ def _fresh(config: Config, data: Prepared, display: Display) -> tuple[State, Ori
     if config.train.steps is None and config.train.max_minutes is None:
         config = settings.replace(config, {"train.max_minutes": DEFAULT_MINUTES})
     device = device_of(config)
-    _fits(config, device)
+    group.each(lambda: _fits(config, device))
     state = State.fresh(config, device)
-    if config.start is None:
-        return state, None
-    origin = start_from(state, Path(config.start), data)
-    for sentence in origin.sentences():
-        display.message(sentence)
+    origin = None
+    if config.start is not None:
+        start = Path(config.start)
+        origin = group.lead(lambda: start_from(state, start, data))
+        for sentence in origin.sentences() if origin is not None else ():
+            display.message(sentence)
+    equalise(group, state)
     return state, origin
 
 
@@ -122,14 +185,22 @@ def passing(config: Config, display: Display) -> Iterator[tuple[State, Prepared]
         yield _fresh(config, data, display)[0], data
 
 
-def _continue(config: Config, run_dir: Path, found: Checkpoint, display: Display) -> Loop:
-    """The run where its newest good checkpoint left it."""
-    config = _resumed(config, found, run_dir)
+def _continue(config: Config, run_dir: Path, found: Checkpoint | None, display: Display, group: Group) -> Loop:
+    """The run where its newest good checkpoint left it. found: rank 0's; the others get all from there."""
+    saved = group.agree(None if found is None else found.meta)
+    config = group.each(lambda: _resumed(config, saved["config"], run_dir))
+    data = _shared_data(group, run_dir, lambda: _own_data(config, run_dir, saved, display))
+    state = hand_over(group, config, found, device_of(config))
+    return group.each(lambda: Loop(run_dir, state, data, display, group))
+
+
+def _own_data(config: Config, run_dir: Path, saved: Mapping[str, Any], display: Display) -> Prepared:
+    """The run's data, if they are those that it was trained on; other files of the run that are gone are made again."""
     data = open_prepared(run_dir / DATA_FOLDER)
-    if found.meta.get("tokenizer") != data.tokenizer.sha256 or found.meta.get("data") != data.record.train_sha256:
+    if saved.get("tokenizer") != data.tokenizer.sha256 or saved.get("data") != data.record.train_sha256:
         raise RunError(
-            f"{run_dir / DATA_FOLDER}: these are not the data that {found.name} was trained on; restore the original "
-            "folder, or start a new run from these weights with --from"
+            f"{run_dir / DATA_FOLDER}: these are not the data that {checkpoint.checkpoint_name(saved['step'])} was "
+            "trained on; restore the original folder, or start a new run from these weights with --from"
         )
     if not (run_dir / TOKENIZER_FILE).exists():
         _write_durably(run_dir / TOKENIZER_FILE, data.tokenizer.content)
@@ -137,8 +208,7 @@ def _continue(config: Config, run_dir: Path, found: Checkpoint, display: Display
     if not _readable(run_dir / RUN_FILE):
         write_run_file(run_dir, config)
         display.message(f"{RUN_FILE} was missing or damaged; it is written again")
-    state = State.restore(config, found.weights, found.state, found.meta, device_of(config))
-    return Loop(run_dir, state, data, display)
+    return data
 
 
 def write_run_file(run_dir: Path, config: Config) -> None:
@@ -200,6 +270,20 @@ def _refuse_foreign(run_dir: Path) -> None:
         )
 
 
+def started_again(run_dir: Path, group: Group) -> bool:
+    """Whether this launch had the run before: torchrun has started its ranks again, so they are to go on with it."""
+    return bool(group.launch) and last_launch(run_dir) == group.launch
+
+
+def as_resumed(run_dir: Path, asked: Mapping[str, Any]) -> Config | None:
+    """The settings to go on with: the run's own, and those asked for that a resumed run may change. None: there is
+    nothing to go on with yet."""
+    if not checkpoint.list_checkpoints(run_dir):
+        return None
+    free = {key: value for key, value in asked.items() if key.startswith(FREE_ON_RESUME)}
+    return settings.load(base=settings_of(run_dir), overrides=free)
+
+
 def starting_point(start: Path) -> dict[str, Any]:
     """Settings that a run started from another's weights takes over: its model and its tokenizer."""
     run_dir, _ = locate(start)
@@ -210,6 +294,30 @@ def starting_point(start: Path) -> dict[str, Any]:
         "model": theirs["model"],
         "data": {"tokenizer": str(run_dir / TOKENIZER_FILE)},
     }
+
+
+def check_group(config: Config, group: Group) -> None:
+    """Refuse what several ranks cannot do. Raises ConfigError; RunError for a rank that was started otherwise."""
+    if group.size == 1:
+        return
+    share(config.train, group.rank, group.size, config.distributed.reduction)
+    if config.memory == "fused":
+        raise ConfigError(
+            f'memory: "fused" updates each tensor inside the backward, before the gradients of {group.size} processes '
+            'could be added; memory = "lean" keeps them'
+        )
+    mine = _flat(settings.to_dict(config))
+    theirs: dict[str, Any] = group.agree(mine)
+    other = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+
+    def same() -> None:
+        if other:
+            raise RunError(
+                f"{other[0]}: rank {group.rank} on {socket.gethostname()} got {mine.get(other[0])!r}, rank 0 "
+                f"{theirs.get(other[0])!r}: all ranks must be started with the same arguments"
+            )
+
+    group.each(same)
 
 
 def _fits(config: Config, device: torch.device) -> None:
@@ -244,9 +352,9 @@ def _existing(run_dir: Path, resume: bool, display: Display) -> Checkpoint | Non
     return found
 
 
-def _resumed(asked: Config, found: Checkpoint, run_dir: Path) -> Config:
+def _resumed(asked: Config, saved_config: Mapping[str, Any], run_dir: Path) -> Config:
     """The configuration that the checkpoint was saved with; what may change on resume is taken from `asked`."""
-    saved = settings.load(base=found.meta["config"])
+    saved = settings.load(base=saved_config)
     theirs, ours = _flat(settings.to_dict(saved)), _flat(settings.to_dict(asked))
     changed = {key: ours.get(key) for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
     bound = ("checkpoint.every",) if saved.guard.spikes == "rollback" else ()  # it says where a rollback goes to
@@ -289,16 +397,17 @@ def _prepare(config: Config, run_dir: Path, display: Display) -> Prepared:
     return data
 
 
-def _notes(loop: Loop, found: Checkpoint | None) -> dict[str, Any]:
+def _notes(loop: Loop, resumed: str | None) -> dict[str, Any]:
     measured, data = size(loop.state.config), loop.data
     return {
         "parameters": measured.parameters,
         "bytes": measured.bytes_by_part,
         "kernels": loop.step.kernels.name,
         "threads": torch.get_num_threads(),
+        "processes": loop.group.size,
         "data": data.statistics,
         "tokenizer": data.tokenizer.sha256,
-        "from": found.name if found else None,
+        "from": resumed,
         **({} if loop.origin is None else {"started_from": msgspec.to_builtins(loop.origin)}),
     }
 

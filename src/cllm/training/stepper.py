@@ -1,6 +1,7 @@
 """One optimiser step, the only one there is: training, range tests and measurements all make it with this.
 
-`Stepper` holds no number of the training: those are in `State`, and its buffers are the step's.
+`Stepper` holds no number of the training: those are in `State`, and its buffers are the step's. With several ranks each
+computes its share of the rows, and behind `gradients` all hold the same sums.
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ from cllm.data.shard import Shard
 from cllm.data.stream import Stream
 from cllm.engine.dropout import Key
 from cllm.model.batch import Batch
+from cllm.model.step import Sums
+from cllm.model.tables import averaged
+from cllm.training.distributed.group import Group
+from cllm.training.distributed.split import share
 from cllm.training.noise import Parts, note
-from cllm.training.optimiser import Norm, gradient_norm, update
+from cllm.training.optimiser import Norm, buffers, gradient_norm, update
 from cllm.training.plan import make_step, return_memory
 from cllm.training.state import State
 
@@ -22,10 +27,19 @@ from cllm.training.state import State
 class Stepper:
     """The step of a state on the training part of its data."""
 
-    def __init__(self, state: State, train: Shard, *, fused: bool = True) -> None:
-        """fused: False to keep the gradients of a step in the memory mode "fused" instead of using them at once."""
-        self.state, self.step, self._first = state, make_step(state, fused=fused), True
+    def __init__(self, state: State, train: Shard, *, fused: bool = True, group: Group | None = None) -> None:
+        """fused: False to keep the gradients of a step in the memory mode "fused" instead of using them at once.
+        group: the ranks that share each step. Raises ConfigError when there is not something to do for each."""
         c = state.config
+        self.group = group or Group.alone()
+        self.share = share(c.train, self.group.rank, self.group.size, c.distributed.reduction)
+        several = self.group.size > 1
+        self.state, self._first = state, True
+        self.step = make_step(state, fused=fused, rows=self.share.most, several=several)
+        self.flag = 0
+        """What this rank has to tell the others with the next step's figures (see `told`)."""
+        self.told = [0] * self.group.size
+        """The flags of all ranks at the last step."""
         self.parts = Parts(self.step) if c.log.noise_scale else None
         self.stream = Stream(train, self.step.sequence, seed=c.seed, pack=c.data.pack)
 
@@ -35,14 +49,14 @@ class Stepper:
         t = self.state.config.train
         return t.accumulate * t.batch
 
-    def batches(self, position: int) -> list[Batch]:
-        """The micro-batches of the step that starts at row `position` of the stream."""
-        t = self.state.config.train
+    def batches(self, position: int, *, whole: bool = False) -> list[Batch]:
+        """This rank's micro-batches of the step that starts at row `position` of the stream. whole: those of all."""
+        train = self.state.config.train
         found = []
-        for i in range(t.accumulate):
-            rows = self.stream.rows(position + i * t.batch, t.batch)
+        for first, count in (share(train, 0, 1) if whole else self.share).parts:
+            rows = self.stream.rows(position + first, count)
             tokens, documents = torch.from_numpy(rows.tokens_BT1), torch.from_numpy(rows.documents_BT1)
-            found.append(Batch(tokens, documents, first_row=i * t.batch))
+            found.append(Batch(tokens, documents, first_row=first))
         return found
 
     def key(self, step: int) -> Key | None:
@@ -64,11 +78,31 @@ class Stepper:
             self.step.accumulate(batch, self.key(step))
             if self.parts is not None:
                 self.parts.behind_micro_batch()
+        if self.group.size > 1:
+            self._add_up()
         return gradient_norm(self.step, self.state.config.optim.clip)
+
+    def _add_up(self) -> None:
+        """The sums of all ranks in place of this rank's."""
+        for part in buffers(self.step.grads):
+            self.group.sum_(part.data)
+        for name, gradient in self.step.grads.items():
+            if self.step.model.is_averaged(name):  # equal entries, in spite of the order in which ranks were added
+                gradient.copy_(averaged(gradient))
+        mine = self.step.sums
+        every = self.group.gather([mine.loss, mine.valid, self.flag])
+        self.step.sums = Sums(math.fsum(loss for loss, _, _ in every), round(sum(valid for _, valid, _ in every)))
+        self.told = [round(flag) for _, _, flag in every]
 
     def noise_scale(self, norm: Norm) -> float | None:
         """The gradient noise scale in targets, as it is known behind these gradients (see noise.py)."""
-        found = self.parts.estimate(norm.value) if self.parts is not None else None
+        if self.parts is None:
+            return None
+        if self.group.size > 1:
+            every = self.group.gather_objects([self.parts.squares, self.parts.targets])
+            self.parts.squares = [square for squares, _ in every for square in squares]
+            self.parts.targets = [count for _, targets in every for count in targets]
+        found = self.parts.estimate(norm.value)
         return None if found is None else note(self.state, *found)
 
     def update(self, lr: float, norm: Norm) -> None:

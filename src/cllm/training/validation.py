@@ -15,6 +15,7 @@ from cllm.data.stream import Rows, SequentialRows, bytes_of_targets
 from cllm.model.batch import Batch
 from cllm.model.model import Model
 from cllm.model.step import Step
+from cllm.training.distributed.group import Group
 
 TOP = 5
 
@@ -74,23 +75,35 @@ def score(
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     stop: Callable[[], bool] = lambda: False,
+    group: Group | None = None,
+    whole_batches: bool = False,
 ) -> Score | None:
     """Score all rows, or `limit` of them spread evenly over the whole (the same ones every time).
 
     step: its buffers and kernels are used; model: the weights, which may be a moving average.
     byte_lengths_V: bytes each token stands for, or None.  progress: called with (rows done, rows in all).
-    stop: asked before every batch; when it says so, the result is None.
+    stop: asked before every batch; when it says so, the result is None.  group: ranks with the same weights, each of
+    which scores a part of the rows; all get the same result.  whole_batches: cut only between batches of `step.batch`
+    rows, the same on all ranks: then the result has the bits that one process gets.
     """
     wanted = len(rows) if limit is None else min(limit, len(rows))
     places = [i * len(rows) // wanted for i in range(wanted)]
-    nats, targets, size, correct, in_top = 0.0, 0, 0, 0, 0
+    each: list[float] = []  # nats of each batch
+    targets, size, correct, in_top, stopped = 0, 0, 0, 0, False
+    group = group or Group.alone()
+    if group.size > 1:
+        unit = step.batch if whole_batches else 1
+        first, last = (rank * -(-wanted // unit) // group.size * unit for rank in (group.rank, group.rank + 1))
+        places = places[first:last]
+        wanted = len(places)
     for at in range(0, wanted, step.batch):
         if stop():
-            return None
+            stopped = True
+            break
         part, fresh = _rows(rows, places[at : at + step.batch])
         result = step.evaluate(Batch(torch.from_numpy(part.tokens_BT1), torch.from_numpy(part.documents_BT1)), model)
         valid = (result.targets_BT >= 0) & torch.from_numpy(fresh).to(result.targets_BT.device)
-        nats += float(result.losses_BT[valid].sum(dtype=torch.float64))
+        each.append(float(result.losses_BT[valid].sum(dtype=torch.float64)))
         targets += int(valid.sum())
         correct += int(((result.ranks_BT == 0) & valid).sum())
         in_top += int(((result.ranks_BT < TOP) & valid).sum())
@@ -98,6 +111,15 @@ def score(
             size += bytes_of_targets(part, byte_lengths_V, document_mask=step.document_mask, fresh_BT=fresh)
         if progress:
             progress(min(at + step.batch, wanted), wanted)
+    if group.size > 1:
+        every = group.gather_objects([each, targets, size, correct, in_top, stopped])
+        each = [nats for one in every for nats in one[0]]
+        targets, size, correct, in_top, stopped = (sum(one[i] for one in every) for i in range(1, 6))
+    if stopped:
+        return None
+    nats = 0.0
+    for one in each:
+        nats += one
     return Score(nats, targets, size if byte_lengths_V is not None else None, correct, in_top)
 
 

@@ -7,6 +7,7 @@ torch.distributed is not touched.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
-import msgspec
 import torch
 from torch import Tensor
 
@@ -42,13 +42,15 @@ class Group:
     """The ranks of one run.
 
     rank: 0 … size − 1.  local_rank: that of this machine.  backend: "none" (alone), "gloo" or "nccl" (CUDA tensors; CPU
-    tensors always go by gloo).  Rank 0 is the one that writes: files, events, the terminal.
+    tensors always go by gloo).  launch: a name that the ranks of one launch share, and keep when torchrun starts them
+    again.  Rank 0 is the one that writes: files, events, the terminal.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     backend: str = NONE
+    launch: str = ""
     patient: Any = field(default=None, repr=False)  # the same ranks, for waits of any length
 
     @classmethod
@@ -85,7 +87,7 @@ class Group:
                 timeout=timedelta(seconds=timeout_s),
             )
             patient = dist.new_group(timeout=PATIENCE, backend="gloo")
-        return cls(rank, size, local_rank, backend, patient)
+        return cls(rank, size, local_rank, backend, _launch(), patient)
 
     @property
     def first(self) -> bool:
@@ -129,19 +131,19 @@ class Group:
         return [part.tolist() for part in out]
 
     def gather_objects(self, value: Any) -> list[Any]:
-        """JSON-able values of all ranks, by rank, on all ranks; of different lengths."""
+        """JSON-able values of all ranks, by rank, on all ranks; of different lengths. Floats arrive exactly."""
         if self.size == 1:
             return [value]
         import torch.distributed as dist
 
-        text = msgspec.json.encode(value)
+        text = json.dumps(value).encode()
         lengths = [int(length) for (length,) in self.gather([len(text)])]
         mine = torch.zeros(max(lengths), dtype=torch.uint8)
         mine[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
         out = [torch.empty_like(mine) for _ in range(self.size)]
         with self.lost("a gathering of values"):
             dist.all_gather(out, mine)
-        return [msgspec.json.decode(bytes(part[:n].tolist())) for part, n in zip(out, lengths, strict=True)]
+        return [json.loads(bytes(part[:n].tolist())) for part, n in zip(out, lengths, strict=True)]
 
     def agree(self, value: Any) -> Any:
         """Rank 0's JSON-able value, on all ranks, however long it takes. What the others pass is not looked at."""
@@ -149,7 +151,7 @@ class Group:
             return value
         import torch.distributed as dist
 
-        text = msgspec.json.encode(value) if self.first else b""
+        text = json.dumps(value).encode() if self.first else b""
         length = torch.tensor([len(text)])
         with self.lost("waiting for rank 0"):
             dist.broadcast(length, 0, group=self.patient)
@@ -157,7 +159,7 @@ class Group:
             if self.first:
                 buffer.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
             dist.broadcast(buffer, 0, group=self.patient)
-        return msgspec.json.decode(bytes(buffer.tolist()))
+        return json.loads(bytes(buffer.tolist()))
 
     def lead(self, work: Callable[[], T]) -> T | None:
         """Rank 0 does `work`, the others wait: its result there, None on the others. If it fails it fails on all
@@ -234,6 +236,12 @@ def _number(name: str) -> int:
     if not text.isdecimal():
         raise ConfigError(f"{name}: got {text!r} in the environment, expected a number; start with torchrun")
     return int(text)
+
+
+def _launch() -> str:
+    """torchrun's run id; where it has none of its own ("none"), the place where the ranks meet."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return _meeting_place() if name == "none" else name
 
 
 def _meeting_place() -> str:
