@@ -1,6 +1,6 @@
 /** The list of functions, the certificate of factors, and what the sheet shares with them. */
 import { signal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useEffect, useLayoutEffect } from "preact/hooks";
 import { post, words } from "../../api/client";
 import { Button, Dialog, TextField } from "../../controls";
 import { toast } from "../../state/toasts";
@@ -31,6 +31,12 @@ const searched = signal("");
 let chosen: string | undefined;
 
 export function Functions() {
+  const open = functionsOpen.value;
+  useLayoutEffect(() => {
+    if (open || chosen === undefined) return;
+    append(chosen); // behind the dialog's own effect, which closes it
+    chosen = undefined;
+  }, [open]);
   const typed = searched.value.toLowerCase();
   const found = names.value.filter((n) => `${n.name} ${n.help}`.toLowerCase().includes(typed));
   return (
@@ -38,11 +44,9 @@ export function Functions() {
       control="calculate.functions-dialog"
       title="Functions and constants"
       wide
-      open={functionsOpen.value}
+      open={open}
       onClose={() => {
         functionsOpen.value = false;
-        if (chosen !== undefined) append(chosen);
-        chosen = undefined;
       }}
     >
       <TextField
