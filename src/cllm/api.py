@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -37,6 +38,7 @@ from cllm.training.run import (
     open_tokenizer,
     passing,
     read_run_file,
+    refuse_processes,
     settings_of,
     started_again,
     starting_point,
@@ -137,18 +139,7 @@ def train(
     >>> run = cllm.train("book.txt", preset="nano", out="runs/book")  # doctest: +SKIP
     >>> print(run.generate("It was"))  # doctest: +SKIP
     """
-    paths, asked = _asked(data, set)
-    if out is not None and not str(out):
-        raise UsageError("--out: expected a folder, got an empty name")
-    if resume and start is not None:
-        raise UsageError("--resume goes on with the run's own weights; --from starts a new run: leave one of them out")
-    if out is None and run is None and not paths:
-        raise UsageError("no text given. Say what to train on: cllm train book.txt, or --run FILE.toml")
-    run_dir = Path(out) if out is not None else Path("runs") / _name(paths, run)
-    base: dict[str, Any] = starting_point(Path(start)) if start is not None else {}
-    if resume:
-        base = settings_of(run_dir) or {}
-    config = settings.load(run, preset=preset, overrides=asked, base=base)
+    run_dir, config, asked = _to_train(data, run, preset, out, resume, start, set)
     group = Group.from_environment(cuda=device_of(config).type == "cuda", timeout_s=config.distributed.timeout_s)
     try:
         if group.agree(group.first and started_again(run_dir, group)):
@@ -162,6 +153,56 @@ def train(
     found = Run(run_dir)
     found.outcome = outcome
     return found
+
+
+def _to_train(
+    data: Source | Sequence[Source] | None,
+    run: Source | None,
+    preset: str | None,
+    out: Source | None,
+    resume: bool,
+    start: Source | None,
+    given: Mapping[str, Any] | Sequence[str],
+) -> tuple[Path, Config, dict[str, Any]]:
+    """The run directory, the settings, and which of them were asked for."""
+    paths, asked = _asked(data, given)
+    if out is not None and not str(out):
+        raise UsageError("--out: expected a folder, got an empty name")
+    if resume and start is not None:
+        raise UsageError("--resume goes on with the run's own weights; --from starts a new run: leave one of them out")
+    if out is None and run is None and not paths:
+        raise UsageError("no text given. Say what to train on: cllm train book.txt, or --run FILE.toml")
+    run_dir = Path(out) if out is not None else Path("runs") / _name(paths, run)
+    base: dict[str, Any] = starting_point(Path(start)) if start is not None else {}
+    if resume:
+        base = settings_of(run_dir) or {}
+    config = settings.load(run, preset=preset, overrides=asked, base=base)
+    return run_dir, config, asked
+
+
+def check_processes(
+    data: Source | Sequence[Source] | None,
+    processes: int,
+    restarts: int | None,
+    *,
+    run: Source | None = None,
+    preset: str | None = None,
+    out: Source | None = None,
+    resume: bool = False,
+    start: Source | None = None,
+    set: Mapping[str, Any] | Sequence[str] = (),
+) -> int:
+    """Refuse what so many processes cannot do, before they are started; else their number. Arguments as in `train`.
+
+    Raises UsageError, ConfigError.
+    """
+    if processes < 1 or (restarts or 0) < 0:
+        raise UsageError(f"--processes {processes}: expected 1 or more, and --restarts 0 or more")
+    if "RANK" in os.environ and processes > 1:
+        raise UsageError("--processes: torchrun has started this already, with its own number of them; leave it out")
+    _, config, _ = _to_train(data, run, preset, out, resume, start, set)
+    refuse_processes(config, processes)
+    return processes
 
 
 def evaluate(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from cllm.cli.arguments import Text, data_names
+from cllm.errors import CllmError, UsageError
 
 
 def train(
@@ -19,6 +22,8 @@ def train(
     preset: str | None = None,
     set: Annotated[list[str] | None, Parameter(name="--set")] = None,
     device: Literal["auto", "cpu", "cuda"] | None = None,
+    processes: int | None = None,
+    restarts: int | None = None,
     quiet: bool = False,
 ) -> int:
     """Train a language model on text.
@@ -33,6 +38,8 @@ def train(
       cllm train shakespeare --run runs/small.toml --out runs/shakespeare
 
       cllm train --resume --out runs/shakespeare
+
+      cllm train book.txt --preset small --processes 2
 
     Parameters
     ----------
@@ -53,6 +60,10 @@ def train(
         One setting, as in --set optim.lr=3e-4; may be repeated. `cllm info --settings` lists them all.
     device: str
         auto takes a GPU where there is one.
+    processes: int
+        So many processes on this machine share every step (several machines: docs/distributed.md).
+    restarts: int
+        How often the processes start again by themselves, from the newest checkpoint, when one dies. Default: 3.
     quiet: bool
         Show nothing but errors.
     """
@@ -62,5 +73,43 @@ def train(
     settings = list(set or [])
     if device is not None:
         settings.append(f"device={device}")
-    found = api.train(names, run=run, preset=preset, out=out, resume=resume, start=start, set=settings, quiet=quiet)
-    return 130 if found.outcome is not None and found.outcome.reason == "interrupted" else 0
+    given: dict[str, Any] = {"run": run, "preset": preset, "out": out, "resume": resume, "start": start}
+    if processes is None and restarts is not None:
+        raise UsageError("--restarts: it is about --processes N; leave it out")
+    if processes is not None and api.check_processes(names, processes, restarts, set=settings, **given) > 1:
+        from cllm.training.distributed.launch import RESTARTS, launch
+
+        said = ["train", *names, *_options(given), *(f"--set={one}" for one in settings), *["--quiet"] * quiet]
+        return launch(said, processes, restarts=RESTARTS if restarts is None else restarts)
+    rank = os.environ.get("RANK")
+    try:
+        found = api.train(names, set=settings, quiet=quiet, **given)
+    except CllmError as error:
+        if rank is None:
+            raise
+        return _end_rank(error, rank)
+    if found.outcome is None or found.outcome.reason != "interrupted":
+        return 0
+    return 130 if rank is None else 0  # a rank that was asked to stop has not failed: torchrun must not start it again
+
+
+def _options(given: dict[str, Any]) -> list[str]:
+    """As they are written on the command line."""
+    names = {"start": "from"}
+    return [
+        f"--{names.get(key, key)}" if value is True else f"--{names.get(key, key)}={value}"
+        for key, value in given.items()
+        if value not in (None, False)
+    ]
+
+
+def _end_rank(error: CllmError, rank: str) -> int:
+    """One of several processes ends: the one that failed says why, once."""
+    from cllm.training.distributed.group import PeerLost, SaidElsewhere
+    from cllm.training.distributed.launch import report
+
+    report(error)
+    if not isinstance(error, SaidElsewhere):
+        who = "" if rank == "0" or isinstance(error, PeerLost) else f"rank {rank}: "
+        print(f"cllm: {who}{error}", file=sys.stderr)
+    return error.exit_code

@@ -69,6 +69,9 @@ def train(
     """
     group = group or Group.alone()
     check_group(config, group)
+    if group.size > 1:
+        threads = torch.get_num_threads()
+        display.message(f"{group.size} processes, {threads} thread{'s' * (threads > 1)} each")
     check_installed(config.log)
     lock = RunLock(run_dir)
     group.lead(lambda: _claim(run_dir, lock))
@@ -296,16 +299,21 @@ def starting_point(start: Path) -> dict[str, Any]:
     }
 
 
+def refuse_processes(config: Config, size: int) -> None:
+    """Raises ConfigError for what so many ranks cannot do."""
+    share(config.train, 0, size, config.distributed.reduction)
+    if config.memory == "fused" and size > 1:
+        raise ConfigError(
+            f'memory: "fused" updates each tensor inside the backward, before the gradients of {size} processes could '
+            'be added; memory = "lean" keeps them'
+        )
+
+
 def check_group(config: Config, group: Group) -> None:
-    """Refuse what several ranks cannot do. Raises ConfigError; RunError for a rank that was started otherwise."""
+    """Refuse what these ranks cannot do. Raises ConfigError; RunError for a rank that was started otherwise."""
     if group.size == 1:
         return
-    share(config.train, group.rank, group.size, config.distributed.reduction)
-    if config.memory == "fused":
-        raise ConfigError(
-            f'memory: "fused" updates each tensor inside the backward, before the gradients of {group.size} processes '
-            'could be added; memory = "lean" keeps them'
-        )
+    refuse_processes(config, group.size)
     mine = _flat(settings.to_dict(config))
     theirs: dict[str, Any] = group.agree(mine)
     other = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
