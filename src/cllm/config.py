@@ -166,6 +166,7 @@ class GuardConfig(_Section, frozen=True):
 
 class LogConfig(_Section, frozen=True):
     every: Count = 1  # steps between `step` events
+    grad_norms: bool = True  # the gradient's norm by group of parameters: embeddings, attention, feed-forward, norms
     noise_scale: bool = False  # gradient noise scale, from the micro-batches of a step; needs train.accumulate ≥ 2
     mfu: bool = False  # model FLOPs utilisation against this machine's measured peak
     tensorboard: bool = False  # also write RUN/tensorboard
@@ -278,7 +279,28 @@ def check(config: Config, where: str = "settings") -> Config:
         precision = "bf16" if native.multiplies_bf16("engine", "engine") else "fp32"
     config = replace(config, {"train.sequence": sequence, "precision": precision})
     _check_memory(config, where)
+    _check_distributed(config, where)
     return config
+
+
+def _check_distributed(config: Config, where: str) -> None:
+    """What the sums over several processes cannot be combined with, whatever their number."""
+    d = config.distributed
+    said = [(d.zero > 0, f"distributed.zero = {d.zero}"), (d.reduction == "fixed", 'distributed.reduction = "fixed"')]
+    if config.memory == "fused":
+        for asked, text in said:
+            if asked:
+                raise ConfigError(
+                    f'{where}: {text}: needs the gradient before the update; memory = "fused" updates inside the '
+                    'backward: "lean" keeps it'
+                )
+    if config.log.noise_scale:
+        for asked, text in ((d.zero == 2, said[0][1]), said[1]):
+            if asked:
+                raise ConfigError(
+                    f"{where}: log.noise_scale: compares a micro-batch's gradient with the sum before it; with "
+                    f"{text} there is no such sum"
+                )
 
 
 def _check_memory(config: Config, where: str) -> None:

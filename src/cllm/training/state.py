@@ -15,9 +15,11 @@ from cllm import config as settings
 from cllm.config import Config
 from cllm.engine.buffers import Flat, Layout
 from cllm.engine.compact import EightBit
+from cllm.engine.moments import BLOCK, blocks
 from cllm.engine.precision import accumulation
 from cllm.errors import CorruptError
 from cllm.model.model import Model, Weights
+from cllm.training.distributed.buckets import Shard
 from cllm.training.groups import hidden_matrix
 
 Moment = Flat | EightBit
@@ -33,6 +35,7 @@ class State:
     ema: moving average of the parameters, or None.  step: optimiser steps done.  tokens: valid targets seen.
     position: rows taken from the data stream.  best: lowest validation loss so far (nats a token).  waited: evaluations
     since then.  statistics: running figures of the spike policy and the noise scale, by name (JSON-able).
+    shard: what of each tensor this rank has the moments of (ZeRO); None: all. Everything else is whole on each rank.
     """
 
     config: Config
@@ -45,9 +48,10 @@ class State:
     best: float | None = None
     waited: int = 0
     statistics: dict[str, dict[str, float]] = field(default_factory=dict)
+    shard: Shard | None = None
 
     @classmethod
-    def fresh(cls, config: Config, device: torch.device | str = "cpu") -> State:
+    def fresh(cls, config: Config, device: torch.device | str = "cpu", shard: Shard | None = None) -> State:
         """Step 0: parameters drawn from the seed, moments zero."""
         model = _model(config, device)
         if model.device.type != "meta":
@@ -56,7 +60,7 @@ class State:
         if config.optim.ema:
             ema = _model(config, device).params
             _copy(ema, model.params)
-        return cls(config, model, zero_moments(config, model.layout, device), ema)
+        return cls(config, model, zero_moments(config, model.layout, device, shard), ema, shard=shard)
 
     @property
     def evaluated(self) -> Model:
@@ -69,13 +73,22 @@ class State:
         """(weights to use the model with, everything else), by name; views, not copies, but for a split master: its
         values are joined when they are asked for. So a checkpoint's weights are float32 in every memory mode.
 
-        With a moving average the weights are the average, and the raw parameters go with the state.
+        With a moving average the weights are the average, and the raw parameters go with the state. A shard has only
+        pieces: training/distributed/gather.py makes them whole.
         """
-        rest = {f"{name}.{key}": view for name, moment in self.moments.items() for key, view in moment.stored().items()}
-        if self.ema is not None:
-            rest |= {f"raw.{key}": view for key, view in self.model.params.items()}
+        assert self.shard is None, "the pieces must be gathered"
+        return self.weights(), self.raw() | {
+            f"{name}.{key}": view for name, moment in self.moments.items() for key, view in moment.stored().items()
+        }
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """The first part of `tensors`."""
         weights = cast(Any, self.evaluated.params)  # read only, whatever ChainMap asks for
-        return ChainMap(self.model.stored_tables, weights), rest
+        return ChainMap(self.model.stored_tables, weights)
+
+    def raw(self) -> dict[str, Tensor]:
+        """The raw parameters, where the weights of a checkpoint are their moving average."""
+        return {} if self.ema is None else {f"raw.{key}": view for key, view in self.model.params.items()}
 
     def meta(self) -> dict[str, Any]:
         """The counters and the configuration, JSON-able."""
@@ -97,11 +110,13 @@ class State:
         rest: Mapping[str, Tensor],
         meta: dict[str, Any],
         device: torch.device | str = "cpu",
+        shard: Shard | None = None,
     ) -> State:
-        """The exact state that was saved. Raises CorruptError when tensors do not fit the configuration."""
+        """The exact state that was saved, or what a shard has of it. Raises CorruptError when tensors do not fit the
+        configuration."""
         model = _model(config, device)
         ema = _model(config, device).params if config.optim.ema else None
-        state = cls(config, model, zero_moments(config, model.layout, device), ema)
+        state = cls(config, model, zero_moments(config, model.layout, device, shard), ema, shard=shard)
         state._fill(weights, rest)
         state.step, state.tokens, state.position = meta["step"], meta["tokens"], meta["position"]
         state.best, state.waited = meta["best"], meta["waited"]
@@ -134,9 +149,12 @@ class State:
             load(self.model.params, rest, "raw.")
         else:
             load(self.model.params, weights, "")
+        whole = zero_moments(self.config, self.model.layout, "meta")
         for name, moment in self.moments.items():
+            kinds = whole[name].stored()
             for key, view in moment.stored().items():
-                view.copy_(fitting(f"{name}.{key}", rest, view.shape, view.dtype))
+                found = fitting(f"{name}.{key}", rest, tuple(kinds[key].shape), view.dtype)
+                view.copy_(found if self.shard is None else piece(found, self.shard, key))
 
     @property
     def bytes_by_part(self) -> dict[str, int]:
@@ -154,10 +172,16 @@ def _model(config: Config, device: torch.device | str) -> Model:
     return Model(config.model, DTYPES[config.precision], device, split=config.memory != "standard")
 
 
-def zero_moments(config: Config, layout: Layout, device: torch.device | str) -> dict[str, Moment]:
-    """The moments of step 0: flat buffers, or 8-bit ones of everything but vectors in the smaller memory modes."""
+def zero_moments(
+    config: Config, layout: Layout, device: torch.device | str, shard: Shard | None = None
+) -> dict[str, Moment]:
+    """The moments of step 0, all or those of a shard: flat buffers, or 8-bit ones of everything but vectors in the
+    smaller memory modes."""
+    vectors = {entry.name for entry in layout.entries if len(entry.shape) == 1}
+    if shard is not None:
+        layout = shard.layout
     if config.memory != "standard":
-        return {name: EightBit(layout, name, lambda entry: len(entry.shape) > 1, device) for name in ("m", "v")}
+        return {name: EightBit(layout, name, lambda entry: entry.name not in vectors, device) for name in ("m", "v")}
     dtype = accumulation(DTYPES[config.precision])
     moments: dict[str, Moment] = {"m": Flat(layout, dtype, device)}
     if config.optim.name == "adamw":
@@ -165,6 +189,15 @@ def zero_moments(config: Config, layout: Layout, device: torch.device | str) -> 
     elif config.optim.name == "muon":
         moments["v"] = Flat(layout.only(lambda entry: not hidden_matrix(entry.name)), dtype, device)
     return moments
+
+
+def piece(whole: Tensor, shard: Shard, key: str) -> Tensor:
+    """The shard's part of a stored moment, flat. key: as in `stored()`."""
+    name = key.removesuffix(".scale")
+    start, stop = shard.pieces[name]
+    if key != name:  # one scale for each block
+        start, stop = start // BLOCK, blocks(stop)
+    return whole.reshape(-1)[start:stop]
 
 
 def _copy(into: Weights, source: Weights) -> None:

@@ -181,16 +181,19 @@ def safetensors_chunks(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memory
     first, then by name; header padded with spaces to 8 bytes), but without its two copies of everything:
     the extra memory is one tensor at most, and none for contiguous CPU tensors.
 
-    Raises UsageError for a type that safetensors has no name for.
+    A mapping with an attribute `kinds` (name → tensor of the same type and shape, on any device) is asked for each
+    tensor once, when it is written: it may be gathered only then.  Raises UsageError for a type that safetensors has no
+    name for.
     """
-    for name, tensor in tensors.items():
+    kinds: Mapping[str, Tensor] = getattr(tensors, "kinds", tensors)
+    for name, tensor in kinds.items():
         if tensor.dtype not in DTYPES:
             raise UsageError(f"tensor {name!r}: a checkpoint cannot hold {tensor.dtype}")
-    order = sorted(tensors, key=lambda name: (-_rank(tensors[name]), name))
+    order = sorted(kinds, key=lambda name: (-_rank(kinds[name]), name))
     header: dict[str, object] = {}
     start = 0
     for name in order:
-        tensor = tensors[name]
+        tensor = kinds[name]
         end = start + tensor.numel() * tensor.element_size()
         header[name] = {
             "dtype": DTYPES[tensor.dtype],

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from cllm.engine.buffers import Arena
+from cllm.engine.buffers import Arena, Flat
 from cllm.model.step import Step
 from cllm.model.tables import averaged
 from cllm.training.distributed import squares
@@ -34,7 +34,7 @@ PART, WAITING = "gradients on the way", "gradients in the tree"  # in the list o
 
 
 @dataclass
-class _Parcel:
+class Parcel:
     """A bucket on the way: its parts to their owners, then, perhaps, the sums back to all."""
 
     index: int
@@ -63,16 +63,21 @@ class Reducer:
         *,
         count: int = 0,
         spread: bool = True,
+        eager: bool = True,
     ) -> None:
+        """eager: False to send nothing before `finish`, so that a rank's own sums can be looked at ("fast" only)."""
+        assert eager or not count
         self.plan, self.group, self.dtype, self.count, self.spread = plan, group, dtype, count, spread
         self.arena, self.wire = Arena(dtype, device), Wire(group)
         self.step: Step | None = None
-        self._flight: deque[_Parcel | tuple[int, Pending]] = deque()
+        self._eager = eager
+        self._flight: deque[Parcel | tuple[int, Pending]] = deque()
         self._round, self._last, self._next = -1, False, 0
         self._missing: list[set[str]] = []
         self._own = leaves(group.rank, group.size, count, in_turn=self.in_turn)
         size = max((self._room_bytes(bucket) for bucket in plan.buckets), default=0)
-        self._free = [self.arena.new(PART, size, dtype=torch.uint8) for _ in range(ROOMS if size else 0)]
+        self.rooms = [self.arena.new(PART, size, dtype=torch.uint8) for _ in range(ROOMS if size else 0)]
+        self._free = list(self.rooms)
         self._waiting = self._make_waiting()
 
     def attach(self, step: Step) -> None:
@@ -94,8 +99,8 @@ class Reducer:
         assert self._next == len(self.plan.buckets), "the backward before is not complete"
         self._round, self._last, self._next = self._round + 1, last, 0
         self._missing = [set(bucket.names) for bucket in self.plan.buckets]
-        if self._round and self.count:
-            self.step.grads.zero_()  # each leaf by itself
+        if self._round and self._apart:
+            self.step.grads.zero_()
 
     def complete(self, *names: str) -> None:
         """The gradients of these tensors are complete in this micro-batch."""
@@ -103,12 +108,20 @@ class Reducer:
             missing.difference_update(names)
         while self._next < len(self._missing) and not self._missing[self._next]:
             self._next += 1
-            self._ready(self._next - 1)
+            if self._eager:
+                self._ready(self._next - 1)
+
+    @property
+    def _apart(self) -> bool:
+        """Whether the micro-batches' gradients are made one by one, not on top of each other."""
+        return self.count > 0
 
     def finish(self) -> None:
         """Wait until the sums are there."""
         assert self._last
         assert self._next == len(self.plan.buckets), "the backward is not complete"
+        for index in range(0 if self._eager else self._next):
+            self._ready(index)
         while self._flight:
             self._advance()
 
@@ -118,6 +131,13 @@ class Reducer:
         """Entries [start, stop) of the sums of a tensor that this rank has, flat."""
         assert self.step is not None
         return self.step.grads[name].view(-1)[start:stop]
+
+    def place(self, name: str, start: int) -> tuple[Tensor, int]:
+        """The memory of the sums of a tensor, and where in it its entry `start` is, the first of this rank's piece."""
+        assert self.step is not None
+        grads = self.step.grads
+        assert isinstance(grads, Flat)
+        return grads.data, grads.layout.offsets[name] + start
 
     def squares(self) -> float:
         """Σ g² of the step over all tensors, on each rank the same number."""
@@ -172,6 +192,7 @@ class Reducer:
             given = values[0]
         else:
             given = space[out.numel() : out.numel() + bucket.size * len(values)]
+        if values and given is not values[0]:
             pack(given, [value[a:b] for r in range(group.size) for value in values for a, b in bucket.ranges(r)])
         pending = self.wire.exchange(
             out,
@@ -181,7 +202,7 @@ class Reducer:
         )
         places = [node for found in nodes for node in found]
         parts = [(node, out[i * share : (i + 1) * share]) for i, node in enumerate(places)]
-        self._flight.append(_Parcel(index, room, pending, parts))
+        self._flight.append(Parcel(index, room, pending, parts))
 
     def _advance(self) -> None:
         """Take in what was sent first; it may go on."""
@@ -197,7 +218,7 @@ class Reducer:
         else:
             self._free.append(first.room)
 
-    def _arrived(self, parcel: _Parcel) -> None:
+    def _arrived(self, parcel: Parcel) -> None:
         """Add the parts; the sums go back to all, or stay."""
         bucket, view, rank = self.plan.buckets[parcel.index], self._view(parcel.index), self.group.rank
         mine = added(parcel.parts, self.count)
@@ -228,7 +249,13 @@ class Reducer:
         arriving = share * sum(len(self._nodes(rank)) for rank in range(size))
         packed = 0 if bucket.in_order and mine == 1 else bucket.size * mine
         back = share * size if self.spread else 0
-        return (arriving + max(packed, back)) * self.dtype.itemsize
+        return max(arriving + max(packed, back), self._weights_room(bucket)) * self.dtype.itemsize
+
+    def _weights_room(self, bucket: Bucket) -> int:
+        """Entries that a bucket of updated weights needs on its way to all (update.py)."""
+        if self.spread:
+            return 0
+        return bucket.share(self.group.rank) * self.group.size + (0 if bucket.in_order else bucket.size)
 
     def _make_waiting(self) -> list[Pushed]:
         """The sums that wait in the tree, for each bucket."""

@@ -2,8 +2,8 @@
 rows (train.accumulate, train.batch), the rows [0, A·B) behind its position in the stream.
 
 "fast": rank r has the rows [⌊r·A·B/N⌋, ⌊(r+1)·A·B/N⌋), in micro-batches of at most B rows.
-"fixed": rank r has the whole micro-batches [⌊r·A/N⌋, ⌊(r+1)·A/N⌋); their gradients are added in one tree over their
-numbers, so that the bits of the sum are the same for every N.
+"fixed": rank r has the whole micro-batches [⌊r·A/N⌋, ⌊(r+1)·A/N⌋), or in turn r, r + N, …; their gradients are added
+in one tree over their numbers, so that the bits of the sum are the same for every N.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from itertools import pairwise
 
 from cllm.config import TrainConfig
 from cllm.errors import ConfigError
+from cllm.training.distributed.tree import leaves
 
 FAST, FIXED = "fast", "fixed"
 
@@ -39,8 +40,9 @@ class Share:
         return max(count for _, count in self.parts)
 
 
-def share(train: TrainConfig, rank: int, size: int, reduction: str = FAST) -> Share:
-    """What rank `rank` of `size` computes of every step. Raises ConfigError when there is not something for each."""
+def share(train: TrainConfig, rank: int, size: int, reduction: str = FAST, *, in_turn: bool = False) -> Share:
+    """What rank `rank` of `size` computes of every step. in_turn: "fixed" deals the micro-batches out one by one, as
+    ZeRO-2 wants them. Raises ConfigError when there is not something for each."""
     a, b = train.accumulate, train.batch
     if reduction == FIXED:
         if size > a:
@@ -49,8 +51,8 @@ def share(train: TrainConfig, rank: int, size: int, reduction: str = FAST) -> Sh
                 f"train.accumulate = {a}; use at most {a} processes, or cut the same rows into more micro-batches"
                 f"{_finer(a * b, size)}"
             )
-        first, last = _range(a, rank, size)
-        return Share(tuple((leaf * b, b) for leaf in range(first, last)), first)
+        own = leaves(rank, size, a, in_turn=in_turn)
+        return Share(tuple((leaf * b, b) for leaf in own), own[0])
     if size > a * b:
         raise ConfigError(
             f"{size} processes share the {a * b} rows of a step (train.batch = {b} × train.accumulate = {a}): more "
