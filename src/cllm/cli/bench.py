@@ -418,3 +418,30 @@ def prepare(
     from cllm.bench.prepare import run
 
     return show([run(size, vocab_size=vocab_size, folder=folder)], save, json)
+
+
+@app.command
+def startup(*, preset: str = "seed", rounds: int = 5, save: Path | None = None, json: bool = False) -> int:
+    """How long a command takes before it does anything: `--help`, and `generate` to its first token.
+
+    Examples:
+
+      cllm bench startup
+
+      cllm bench startup --preset nano --rounds 3 --json
+
+    Parameters
+    ----------
+    preset: str
+        The size of the model that generates.
+    rounds: int
+        Samples of each command.
+    save: Path
+        Also write the result as JSON into this folder.
+    json: bool
+        Print one JSON object.
+    """
+    check_folder(save)
+    from cllm.bench.startup import run
+
+    return show([run(preset, rounds=rounds)], save, json)
