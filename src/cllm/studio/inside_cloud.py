@@ -20,7 +20,7 @@ from cllm.errors import CllmError, NonFiniteError, UsageError
 from cllm.lattice import symmetry_classes
 from cllm.lattice.tokens import token_prime
 from cllm.studio.generate_work import Loaded, loaded
-from cllm.studio.generate_work import name as token_name
+from cllm.text.usage import shown as token_name
 from cllm.training.run import DATA_FOLDER
 
 MOST = 3000  # tokens that are drawn
@@ -52,7 +52,7 @@ def components(e_VD: Tensor) -> tuple[Tensor, Tensor]:
 def _counts(folder: str, vocab: int) -> NDArray[np.int64] | None:
     """How often each token comes in the run's training data; None where it is not there any more."""
     try:
-        tokens = open_prepared(Path(folder) / DATA_FOLDER).train.tokens[:COUNTED]
+        tokens = open_prepared(Path(folder) / DATA_FOLDER, verify=False).train.tokens[:COUNTED]
     except (CllmError, OSError):
         return None
     found = np.zeros(vocab, dtype=np.int64)

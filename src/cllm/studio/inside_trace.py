@@ -19,22 +19,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cllm.data.prepare import open_prepared
 from cllm.engine.attention import Blocks, attention_forward
 from cllm.engine.dispatch import Kernels, select
-from cllm.errors import LimitError, UsageError
+from cllm.errors import CllmError, LimitError, UsageError
 from cllm.model.activations import Activations
 from cllm.model.batch import Batch, Derived, derive
 from cllm.model.forward import Pass, forward
 from cllm.model.model import Model
 from cllm.studio.generate_work import Loaded, begin, loaded
-from cllm.studio.generate_work import name as token_name
 from cllm.studio.inside_tensors import resolved, summary
+from cllm.text.usage import shown as token_name
+from cllm.training.run import DATA_FOLDER
 
 MOST = 256  # tokens of a text that are read
 LONGEST = 1 << 16  # characters of a text
 SHOWN = 8  # likeliest tokens of a place
 THUMBNAIL = 40  # pixels of a head's small picture
 ROWS = 64  # rows of logits at a time
+SAMPLE = 64  # tokens of the run's own text
 
 
 @dataclass
@@ -122,6 +125,7 @@ def _traced(folder: str, checkpoint: str, text: str) -> tuple[Loaded, Trace]:
     if len(text) > LONGEST:
         raise LimitError(f"the text has {len(text):,} characters; at most {LONGEST:,} can be looked at")
     held = loaded(folder, checkpoint)
+    text = text or sample(held)
     with _reading:
         key = (id(held), folder, resolved(folder, checkpoint), text)
         if _kept is None or _kept[0] != key:
@@ -129,6 +133,16 @@ def _traced(folder: str, checkpoint: str, text: str) -> tuple[Loaded, Trace]:
             ids, documents = cut(held, text)
             _kept = key, read(held.model, ids, documents, document_mask=held.run.config.data.document_mask)
         return held, _kept[1]
+
+
+def sample(held: Loaded) -> str:
+    """The beginning of the run's validation text (its training text, where it has none); empty where it is gone."""
+    try:
+        data = open_prepared(held.run.path / DATA_FOLDER, verify=False)
+    except (CllmError, OSError):
+        return ""
+    ids = (data.val or data.train).tokens[: min(SAMPLE, held.model.config.context)].tolist()
+    return held.tokenizer.decode(ids, show_special=True).rstrip("\ufffd")
 
 
 def cut(held: Loaded, text: str) -> tuple[list[int], list[int]]:
@@ -153,8 +167,9 @@ def cut(held: Loaded, text: str) -> tuple[list[int], list[int]]:
 def trace(folder: str, checkpoint: str, text: str) -> dict[str, Any]:
     """The text's tokens, and the statistics of every op's result.
 
-    tokens: [id, text, document, position].  asked: tokens of the text.  nats: the loss of each place whose next token
-    is a target, else None.  end: the name of the token that ends a document.
+    text: as it was given, or the run's own.  tokens: [id, text, document, position].  asked: tokens of the text.
+    nats: the loss of each place whose next token is a target, else None.  end: the name of the token that ends a
+    document.
     """
     held, found = _traced(folder, checkpoint, text)
     of, d = held.tokenizer, found.derived
@@ -163,6 +178,7 @@ def trace(folder: str, checkpoint: str, text: str) -> dict[str, Any]:
     return {
         "checkpoint": held.run.checkpoint.name,
         "kernels": found.kernels.name,
+        "text": text or sample(held),
         "tokens": [
             [i, token_name(of, i), documents[k] if documents else 0, positions[k]] for k, i in enumerate(found.ids)
         ],

@@ -1,5 +1,5 @@
 /** The scene on a 2-D canvas, from the back to the front: for browsers without WebGL2. */
-import { type Scene, turned } from "./space-model";
+import { type Scene, type Tint, turned } from "./space-model";
 
 export type Rgb = [number, number, number];
 
@@ -14,6 +14,11 @@ export interface Renderer {
   draw(scene: Scene, look: Look): void;
   dispose(): void;
   readonly name: "webgl2" | "canvas";
+}
+
+/** Red, green and blue of a ball's or a stroke's colour. */
+export function tinted(colour: Tint<keyof Look["colours"]>, look: Pick<Look, "colours">): Rgb {
+  return typeof colour === "string" ? look.colours[colour] : colour;
 }
 
 const css = (c: Rgb, alpha = 1) => `rgb(${c[0]} ${c[1]} ${c[2]} / ${alpha})`;
@@ -38,7 +43,7 @@ export function flatRenderer(canvas: HTMLCanvasElement): Renderer {
       for (const ball of scene.balls) {
         const [x, y, z] = turned(matrix, ball.at);
         const fog = Math.max(0, Math.min(0.6, 0.3 - (0.3 * z) / scene.reach));
-        const colour = towards(colours[ball.colour], colours.ground, fog);
+        const colour = towards(tinted(ball.colour, { colours }), colours.ground, fog);
         items.push({
           z,
           draw: () => {
@@ -61,7 +66,7 @@ export function flatRenderer(canvas: HTMLCanvasElement): Renderer {
         items.push({
           z: (a[2] + b[2]) / 2,
           draw: () => {
-            g.strokeStyle = css(colours[s.colour], alpha);
+            g.strokeStyle = css(tinted(s.colour, { colours }), alpha);
             g.lineWidth = Math.max(1, s.wide) / scale;
             g.beginPath();
             g.moveTo(a[0], a[1]);

@@ -1,6 +1,6 @@
 /** The scene in WebGL2: balls as squares whose pixels are met by the ray (true spheres, which cut each other rightly),
  * strokes as ribbons that face the eye, faces last and see-through. */
-import type { Look, Renderer, Rgb } from "./space-flat";
+import { type Look, type Renderer, type Rgb, tinted } from "./space-flat";
 import { type Scene, turned } from "./space-model";
 
 const BALL = `#version 300 es
@@ -118,7 +118,7 @@ export function glRenderer(canvas: HTMLCanvasElement): Renderer | undefined {
       gl.depthMask(true);
       const data: number[] = [];
       for (const b of scene.balls)
-        data.push(...turned(look.matrix, b.at), b.radius, ...unitColour(look.colours[b.colour]));
+        data.push(...turned(look.matrix, b.at), b.radius, ...unitColour(tinted(b.colour, look)));
       common(balls, look, scene);
       gl.uniform3f(gl.getUniformLocation(balls, "ground"), ...ground);
       gl.uniform1f(gl.getUniformLocation(balls, "reach"), scene.reach);
@@ -150,7 +150,7 @@ function ribbons(strokes: Scene["strokes"], look: Look, alpha: number): number[]
     const long = Math.hypot(b[0] - a[0], b[1] - a[1]) || 1;
     const half = (0.5 * Math.max(1, s.wide)) / look.scale / long;
     const [nx, ny] = [-(b[1] - a[1]) * half, (b[0] - a[0]) * half];
-    const tint = [...unitColour(look.colours[s.colour]), alpha];
+    const tint = [...unitColour(tinted(s.colour, look)), alpha];
     const quad = [
       [a[0] + nx, a[1] + ny, a[2]],
       [a[0] - nx, a[1] - ny, a[2]],

@@ -67,16 +67,19 @@ export function turned(m: readonly number[], [x, y, z]: Vec): Vec {
   ];
 }
 
+/** A colour of the style sheet by its name, or red, green and blue. */
+export type Tint<Name extends string> = Name | [number, number, number];
+
 export interface Ball {
   at: Vec;
   radius: number;
-  colour: "accent" | "cool" | "quiet";
+  colour: Tint<"accent" | "cool" | "quiet">;
 }
 
 export interface Stroke {
   from: Vec;
   to: Vec;
-  colour: "accent" | "cool" | "warm" | "quiet";
+  colour: Tint<"accent" | "cool" | "warm" | "quiet">;
   wide: number;
 }
 
