@@ -31,7 +31,7 @@ async def listing(request: Request) -> Response:
     """GET /api/notes: every Markdown file of the workspace."""
     studio = studio_of(request)
     work = studio.reader.run("cllm.studio.notes_files:listing", {"root": str(studio.workspace.root)})
-    return json(await while_connected(request, work))
+    return json(await while_connected(request, work) | {"workspace": str(studio.workspace.root)})
 
 
 async def read(request: Request) -> Response:

@@ -1,0 +1,389 @@
+/** One of `cllm bench`'s commands: options, how long, what else the machine does, the measurement itself. */
+import { signal } from "@preact/signals";
+import { useEffect, useState } from "preact/hooks";
+import { isAbort, tell } from "../../api/client";
+import { Button, NumberField, Select, TextField, Toggle } from "../../controls";
+import { go } from "../../state/route";
+import { ago, duration } from "../train/words";
+import { type Around, api, type Job, type Option, type Value } from "./api";
+import { changed, estimate, items, line, quoted, type Values } from "./options";
+import { clock, commands, jobs, living, newest, news, waited } from "./state";
+
+const drafts = signal<Readonly<Record<string, Values>>>({});
+
+/** The state of a job in a word, and its dot. */
+export function stateOf(job: Job, wrote: boolean): { word: string; dot: string } {
+  if (job.state !== "ended") return { word: job.state, dot: job.state };
+  if (job.code === 130) return { word: "stopped", dot: "stopped" };
+  if (job.code === 1 && wrote) return { word: "done: a figure is outside its target", dot: "failed" };
+  if (job.code === 0 || (job.code === null && wrote)) return { word: "done", dot: "done" };
+  if (job.code === null && job.error === null) return { word: "ended", dot: "stopped" };
+  return { word: "failed", dot: "failed" };
+}
+
+export function Measure({ name }: { name: string }) {
+  const command = commands.value?.find((c) => c.name === name);
+  const [busy, setBusy] = useState(false);
+  const values = drafts.value[name] ?? {};
+  const running = jobs.value.benches.find(living);
+  const mine = newest(jobs.value.benches, (j) => j.what === name);
+  if (!commands.value) return <div class="page" aria-busy="true" />;
+  if (!command)
+    return (
+      <div class="page">
+        <Back />
+        <h1>{name}</h1>
+        <p class="quiet">There is no such measurement; those that there are stand in the list.</p>
+      </div>
+    );
+  const set = (option: string, value: Value | Value[]) => {
+    drafts.value = { ...drafts.peek(), [name]: { ...values, [option]: value } };
+  };
+  const words = line(command, values);
+  const begin = async () => {
+    setBusy(true);
+    try {
+      await api.start(name, changed(command, values));
+    } catch (error) {
+      tell(error);
+    } finally {
+      setBusy(false);
+    }
+  };
+  const missing = command.options.some((o) => o.required && values[o.name] === undefined);
+  return (
+    <div class="page">
+      <header class="page-head">
+        <Back />
+        <div class="page-title">
+          <h1>{name}</h1>
+          <p class="quiet">{command.about}</p>
+          {command.more && <p class="quiet">{command.more}</p>}
+        </div>
+      </header>
+      <section class="card" aria-label="Options">
+        {command.options.length > 0 && (
+          <div class="options">
+            {command.options.map((option) => (
+              <OptionField
+                key={option.name}
+                option={option}
+                value={values[option.name] ?? option.default}
+                onChange={(value) => set(option.name, value)}
+              />
+            ))}
+          </div>
+        )}
+        <p class="took">
+          <b>How long</b> {estimate(command, words, waited.value)}
+        </p>
+        <Surroundings hidden={living(running)} />
+        <div class="start">
+          <Button
+            control="bench.start"
+            kind="main"
+            disabled={busy || living(running) || missing}
+            onClick={() => void begin()}
+          >
+            {living(running) ? `${running!.what} is being measured` : "Measure"}
+          </Button>
+          {words.length > 0 && (
+            <Button
+              control="bench.defaults"
+              kind="quiet"
+              onClick={() => {
+                drafts.value = { ...drafts.peek(), [name]: {} };
+              }}
+            >
+              Its own options
+            </Button>
+          )}
+          <code class="command-line">{quoted(["cllm", "bench", name, ...words])}</code>
+        </div>
+      </section>
+      {mine ? (
+        <Running key={mine.id} job={mine} />
+      ) : (
+        <p class="quiet">
+          Nothing measured here yet in this workspace. Figures that others saved are in the list under
+          Results.
+        </p>
+      )}
+    </div>
+  );
+}
+
+export function Back() {
+  return (
+    <Button
+      control="bench.back"
+      class="back"
+      kind="quiet"
+      onClick={() => {
+        const part = new URLSearchParams(location.hash.split("?")[1]).get("part");
+        go("bench", { part: part ?? "measure", list: "1" });
+      }}
+    >
+      ← List
+    </Button>
+  );
+}
+
+interface OptionProps {
+  option: Option;
+  value: Value | Value[];
+  onChange: (value: Value | Value[]) => void;
+}
+
+/** The control that fits the option: a switch, a number, a choice, choices, a line of text. */
+function OptionField({ option, value, onChange }: OptionProps) {
+  const label = option.name.replaceAll("_", " ");
+  const common = { control: "bench.option", label };
+  if (option.type === "bool")
+    return (
+      <div class="option-switch">
+        <Toggle {...common} value={value === true} onChange={onChange} />
+        <p class="field-hint">{option.help}</p>
+      </div>
+    );
+  if (option.many && option.choices) {
+    const chosen = (value as Value[] | null) ?? [];
+    return (
+      <fieldset class="choices">
+        <legend class="field-label">{label}</legend>
+        <div>
+          {option.choices.map((choice) => (
+            <label key={choice} class="choice">
+              <input
+                type="checkbox"
+                data-control="bench.choice"
+                checked={chosen.includes(choice)}
+                disabled={chosen.length === 1 && chosen.includes(choice)}
+                onChange={(e) =>
+                  onChange(
+                    option.choices!.filter((c) =>
+                      c === choice ? e.currentTarget.checked : chosen.includes(c),
+                    ),
+                  )
+                }
+              />
+              <span>{choice}</span>
+            </label>
+          ))}
+        </div>
+        <p class="field-hint">{option.help}</p>
+      </fieldset>
+    );
+  }
+  if (option.many) return <ListField option={option} value={value as Value[] | null} onChange={onChange} />;
+  if (option.choices)
+    return (
+      <Select
+        {...common}
+        hint={option.help}
+        value={String(value ?? "")}
+        options={option.choices.map((c) => ({ value: c, label: c }))}
+        onChange={onChange}
+      />
+    );
+  if ((option.type === "int" || option.type === "float") && typeof value === "number")
+    return (
+      <NumberField
+        {...common}
+        hint={option.help}
+        value={value}
+        min={option.type === "int" ? 1 : -Infinity}
+        max={2 ** 31 - 1}
+        whole={option.type === "int"}
+        onChange={onChange}
+      />
+    );
+  return (
+    <TextField
+      {...common}
+      hint={option.help}
+      mono
+      value={value === null ? "" : String(value)}
+      onChange={(typed) => onChange(typed.trim() === "" ? null : typed.trim())}
+    />
+  );
+}
+
+function ListField({ option, value, onChange }: OptionProps & { value: Value[] | null }) {
+  const [wrong, setWrong] = useState<string>();
+  return (
+    <TextField
+      control="bench.option"
+      label={`${option.name.replaceAll("_", " ")} (several, with commas)`}
+      hint={option.help}
+      error={wrong}
+      mono
+      value={(value ?? []).join(", ")}
+      onChange={(typed) => {
+        const found = items(option, typed);
+        setWrong(found === undefined ? "Whole numbers with commas between them, please" : undefined);
+        if (found !== undefined) onChange(found.length > 0 ? found : option.default);
+      }}
+    />
+  );
+}
+
+/** What else the machine does: a figure of a busy machine says little. Looked at every five seconds. */
+function Surroundings({ hidden }: { hidden: boolean }) {
+  const [around, setAround] = useState<Around>();
+  useEffect(() => {
+    if (hidden) return;
+    const stop = new AbortController();
+    const ask = () => {
+      if (document.hidden) return;
+      api
+        .around(stop.signal)
+        .then(setAround)
+        .catch((error: unknown) => {
+          if (!isAbort(error)) setAround(undefined);
+        });
+    };
+    ask();
+    const timer = setInterval(ask, 5000);
+    return () => {
+      stop.abort();
+      clearInterval(timer);
+    };
+  }, [hidden]);
+  if (hidden || !around) return null;
+  const trained = around.jobs.filter((j) => j.kind !== "bench");
+  const share = around.busy === null ? undefined : Math.round(100 * around.busy);
+  const loud = trained.length > 0 || (share ?? 0) > 15;
+  return (
+    <p class={loud ? "around around-loud" : "around"} data-busy={loud}>
+      <b>What else runs</b>{" "}
+      {trained.length > 0 && (
+        <>
+          {trained.map((j) => j.name.replace(/^runs\//, "")).join(", ")} {trained.length === 1 ? "is" : "are"}{" "}
+          in training.{" "}
+        </>
+      )}
+      {share === undefined
+        ? `${around.cores} cores.`
+        : `${share}\u202f% of ${around.cores} ${around.cores === 1 ? "core is" : "cores are"} at work.`}
+      {loud
+        ? " What is measured now is measured on a busy machine: pause what can be paused, or read the figures as ratios."
+        : " Quiet enough to measure."}
+    </p>
+  );
+}
+
+/** A measurement under way or the last one: its state, what it says, the tables it wrote. */
+function Running({ job }: { job: Job }) {
+  const [log, setLog] = useState("");
+  const [found, setFound] = useState<{ file: string; name: string; title: string }[]>();
+  const [open, setOpen] = useState(false);
+  const live = living(job);
+  useEffect(() => {
+    const stop = new AbortController();
+    const ask = () =>
+      api
+        .job("bench", job.run, stop.signal)
+        .then((now) => {
+          setLog(now.log);
+          setFound(now.tables);
+        })
+        .catch((error: unknown) => {
+          if (!isAbort(error)) tell(error);
+        });
+    void ask();
+    if (!live) return () => stop.abort();
+    const timer = setInterval(() => !document.hidden && void ask(), 1500);
+    return () => {
+      stop.abort();
+      clearInterval(timer);
+    };
+  }, [job.id, live, news.value]);
+  const command = commands.value?.find((c) => c.name === job.what);
+  const before = command?.times.find((t) => JSON.stringify(t.options) === JSON.stringify(job.options));
+  const passed = Math.max(0, clock.value - job.time);
+  const took = command?.times.find((t) => t.time === job.time)?.seconds;
+  const state = stateOf(job, (found?.length ?? 0) > 0);
+  const stop = async () => {
+    try {
+      await api.act("bench", job.run, "stop");
+    } catch (error) {
+      tell(error);
+    }
+  };
+  return (
+    <section class="card job" aria-label="The newest measurement" data-state={state.word}>
+      <div class="job-head">
+        <p class="job-words">
+          <span class={`dot dot-${state.dot}`} aria-hidden="true" />
+          <b>{state.word}</b>
+          <span class="quiet">
+            {live
+              ? `since ${duration(passed)}${before ? ` of about ${duration(before.seconds)}` : ""}`
+              : `${took ? `in ${duration(took)}, ` : ""}${ago(job.time)}`}
+          </span>
+        </p>
+        <span class="mono quiet job-options">
+          {job.options.length > 0 ? quoted(job.options) : "its own options"}
+        </span>
+        {live && (
+          <Button
+            control="bench.stop"
+            kind={job.state === "stopping" ? "danger" : "plain"}
+            title={
+              job.state === "stopping"
+                ? "End at once"
+                : "Stop: as Ctrl-C; a measurement writes nothing before its end"
+            }
+            onClick={() => void stop()}
+          >
+            {job.state === "stopping" ? "End at once" : "Stop"}
+          </Button>
+        )}
+      </div>
+      {live &&
+        (before ? (
+          <progress
+            class="view-bar"
+            max={1}
+            value={Math.min(0.99, passed / before.seconds)}
+            aria-label="time"
+          />
+        ) : (
+          <div class="waiting" aria-hidden="true" />
+        ))}
+      {job.error && <pre class="job-error">{job.error}</pre>}
+      {found && found.length > 0 && (
+        <ul class="tables">
+          {found.map((t) => (
+            <li key={t.file}>
+              <button
+                type="button"
+                class="table-link"
+                data-control="bench.open-result"
+                onClick={() => go("bench", { part: "measure", table: t.name, file: t.file })}
+              >
+                <span>{t.title}</span>
+                <span class="table-go">Figures →</span>
+              </button>
+            </li>
+          ))}
+        </ul>
+      )}
+      {log.trim() && (
+        <details
+          class="log"
+          open={open || (live && !before) || state.dot === "failed"}
+          onToggle={(e) => setOpen(e.currentTarget.open)}
+        >
+          <summary data-control="bench.log">What it says</summary>
+          {/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keys */}
+          <pre tabIndex={0}>{log.trim().split("\n").slice(-60).join("\n")}</pre>
+        </details>
+      )}
+      {!live && !job.error && found?.length === 0 && (
+        <p class="quiet">It was stopped before it wrote a figure. Measure again when there is time.</p>
+      )}
+    </section>
+  );
+}
