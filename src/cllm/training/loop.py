@@ -30,6 +30,7 @@ from cllm.training.distributed.group import Group
 from cllm.training.distributed.handover import hand_over
 from cllm.training.distributed.split import FIXED
 from cllm.training.events import EventLog
+from cllm.training.group_norms import norms_by_group
 from cllm.training.interrupt import SIGNALS, Interrupt
 from cllm.training.plan import EVALUATIONS, evaluation_rows, make_step, schedule_of, settle, steps_for
 from cllm.training.saver import Saved, Saver
@@ -175,6 +176,8 @@ class Loop:
             assert spike is not None
             self._roll_back(spike)
             return
+        logged = (state.step + 1) % state.config.log.every == 0 or state.step + 1 == steps
+        norms = self._norms() if logged and state.config.log.grad_norms else {}
         if skipped:
             self.stepper.skip()
         else:
@@ -182,9 +185,11 @@ class Loop:
         noise = self.stepper.noise_scale(norm)
         rate = targets / (time.perf_counter() - begin)
         self.report.step(state.step, loss, lr, norm.value, rate)
-        if state.step % state.config.log.every == 0 or state.step == steps:
+        if logged:
             figures = {"loss": loss, "lr": lr, "grad_norm": norm.value, "tokens": state.tokens}
             more: dict[str, Any] = {"skipped": True} if skipped else {}
+            if norms:
+                more["grad_norms"] = norms
             if noise is not None:
                 more["noise_scale"] = round(noise)
             if self.peak_flops is not None:
@@ -193,6 +198,11 @@ class Loop:
         if spike is not None:
             what = "a new level: the average starts again" if spike.level else "a spike: the update is left out"
             self._alert("spike", f"{spike}: {what}", action="level" if spike.level else "skip", **spike.to_dict())
+
+    def _norms(self) -> dict[str, float]:
+        """Gradient norms by group; none where ranks hold only a part of the gradients."""
+        cut = self.group.size > 1 and self.state.config.distributed.zero > 0
+        return {} if cut else norms_by_group(self.step)
 
     def _roll_back(self, spike: Spike) -> None:
         """To the newest checkpoint of the cadence, and on with the rows behind the spike."""
