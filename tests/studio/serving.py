@@ -247,7 +247,8 @@ def add_log(
             loss = 6 / (1 + step / 50) + 0.1 * ((step * 7919) % 13) / 13
             write(
                 event="step", step=step, time=1e9 + step / 10, loss=loss, lr=1e-3, grad_norm=1.0, tokens=step * 64,
-                tokens_per_s=640.0, **more,
+                tokens_per_s=640.0, grad_norms={"embeddings": 0.1, "attention": 0.5, "feedforward": 0.7, "norms": 0.5},
+                **more,
             )  # fmt: skip
             if step % 25 == 0:
                 write(event="eval", step=step, time=1e9 + step / 10, loss=loss, whole=False, bits_per_byte=loss / 2)

@@ -186,10 +186,22 @@ def test_what_is_on_the_axes(page: Any, studio: Any) -> None:
     asked(page, lambda: control(page, "train.smoothing").select_option("200"), lambda b: b["half_life"] == 200)
     control(page, "train.axis").select_option("step")
     control(page, "train.smoothing").select_option("auto")
-    small = control(page, "train.small").filter(has_text="gradient norm")
+    small = page.get_by_title("Show gradient norm large", exact=True)
     small.click()
     expect(control(page, "train.metric")).to_have_value("step.grad_norm")
     control(page, "train.metric").select_option("step.loss")
+
+
+def test_gradient_norms_by_group(page: Any, studio: Any) -> None:
+    show(page, studio, run="runs/alpha", **{"with": "runs/beta"})
+    expect(control(page, "train.small").filter(has_text="by group")).to_be_visible()
+    control(page, "train.small").filter(has_text="by group").click()
+    expect(control(page, "train.metric")).to_have_value("step.grad_norms")
+    legend = page.locator(".curves .legend-run")  # of the first run alone
+    expect(legend).to_have_text(["embeddings 0.1", "attention 0.5", "feed-forward 0.7", "layer norms 0.5"])
+    page.locator(".curves-frame .u-over").hover()
+    expect(page.locator(".legend-note")).to_contain_text(re.compile(r"at \d"))
+    expect(legend).to_have_text(["embeddings 0.1", "attention 0.5", "feed-forward 0.7", "layer norms 0.5"])
 
 
 def _picture(page: Any) -> str:

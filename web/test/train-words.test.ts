@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
 import type { Row } from "../src/screens/train/api";
-import { valueAt } from "../src/screens/train/curves";
+import { valueAt } from "../src/screens/train/legend";
 import { arranged } from "../src/screens/train/runs";
 import { ago, bytes, count, duration, figure, loss, metricName, short } from "../src/screens/train/words";
 

@@ -147,7 +147,15 @@ export function Chart(props: ChartProps) {
           space: small ? 70 : named ? 84 : 60,
           values: (_, ticks) =>
             ticks.map((v) =>
-              v === null ? "" : latest.current.ticks ? latest.current.ticks(v) : seconds ? clock(v) : Math.abs(v) >= 1e4 ? short(v) : figure(v),
+              v === null
+                ? ""
+                : latest.current.ticks
+                  ? latest.current.ticks(v)
+                  : seconds
+                    ? clock(v)
+                    : Math.abs(v) >= 1e4
+                      ? short(v)
+                      : figure(v),
             ),
         },
         {

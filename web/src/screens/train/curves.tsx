@@ -6,9 +6,10 @@ import { watchRun } from "../../api/socket";
 import { Button, Select, Toggle } from "../../controls";
 import { api, type Curve, type RunCurves } from "./api";
 import { Chart, type Line } from "./chart";
+import { Legend, last } from "./legend";
 import { colourOf } from "./runs";
 import { take } from "./state";
-import { figure, metricName, short } from "./words";
+import { BY_GROUP, figure, GROUPS, metricName, namesOf } from "./words";
 
 export const metric = signal("step.loss");
 const axis = signal("step");
@@ -16,12 +17,9 @@ const logX = signal(false);
 const logY = signal(false);
 const smoothing = signal("auto");
 
-const SMALL = ["step.loss", "step.grad_norm", "step.lr", "step.tokens_per_s"];
+const SMALL = ["step.loss", "step.grad_norm", BY_GROUP, "step.lr", "step.tokens_per_s"];
 const SMOOTH: Record<string, number | null> = { off: 0.01, auto: null, "10": 10, "50": 50, "200": 200 };
 const EVERY = 350; // milliseconds between two looks at a live run
-
-/** The validation loss belongs to the training loss. */
-const PARTNER: Record<string, string> = { "step.loss": "eval.loss" };
 
 interface CurvesProps {
   runs: readonly string[];
@@ -51,6 +49,17 @@ function line(curve: Curve, name: string, place: number, raw: boolean): Line {
   };
 }
 
+/** The lines of a metric: one a run, or, by group, one a group of the first run. */
+function linesOf(metric: string, runs: readonly string[], found: Found, raw: boolean): Line[] {
+  const grouped = metric === BY_GROUP;
+  return (grouped ? runs.slice(0, 1) : runs).flatMap((run, place) =>
+    namesOf(metric).flatMap((name, i) => {
+      const curve = found[run]?.metrics[name];
+      return curve ? [line(curve, name, grouped ? i : place, raw)] : [];
+    }),
+  );
+}
+
 export function Curves({ runs }: CurvesProps) {
   const [found, setFound] = useState<Found>({});
   const [zoomed, setZoomed] = useState<{ of: string; range: Range }>();
@@ -73,7 +82,7 @@ export function Curves({ runs }: CurvesProps) {
 
   useEffect(() => {
     const stop = new AbortController();
-    const metrics = [...new Set([chosen, ...(PARTNER[chosen] ? [PARTNER[chosen]] : []), ...SMALL])];
+    const metrics = [...new Set([chosen, ...SMALL].flatMap(namesOf))];
     api
       .curves(
         {
@@ -92,7 +101,7 @@ export function Curves({ runs }: CurvesProps) {
         setFound(answer.runs);
         if (zoom) return;
         const drawn = Object.values(answer.runs).flatMap(({ metrics: m }) =>
-          [chosen, PARTNER[chosen]].flatMap((name) => (name && m[name] ? [m[name]] : [])),
+          namesOf(chosen).flatMap((name) => m[name] ?? []),
         );
         setWhole({ of: place, range: extent(drawn) });
       })
@@ -127,28 +136,20 @@ export function Curves({ runs }: CurvesProps) {
     };
   }, [key, loaded]);
 
-  const known = [...new Set(runs.flatMap((r) => found[r]?.known ?? []))];
+  const logged = new Set(runs.flatMap((r) => found[r]?.known ?? []));
+  const known = [...(logged.has(GROUPS[0]!) ? [BY_GROUP] : []), ...logged];
   const raw = smoothing.value === "off";
-  const lines = useMemo(
-    () =>
-      runs.flatMap((run, place) =>
-        [chosen, PARTNER[chosen]].flatMap((name) => {
-          const curve = name ? found[run]?.metrics[name] : undefined;
-          return curve && name ? [line(curve, name, place, raw)] : [];
-        }),
-      ),
-    [found, chosen, key, raw],
-  );
+  const lines = useMemo(() => linesOf(chosen, runs, found, raw), [found, chosen, key, raw]);
   const points = lines.reduce((sum, l) => sum + (l.dots ? 0 : 1), 0)
-    ? runs.reduce((sum, r) => sum + (found[r]?.metrics[chosen]?.points ?? 0), 0)
+    ? runs.reduce((sum, r) => sum + (found[r]?.metrics[namesOf(chosen)[0]!]?.points ?? 0), 0)
     : 0;
-  const bad = runs.flatMap((r) => found[r]?.metrics[chosen]?.bad ?? []);
+  const bad = runs.flatMap((r) => namesOf(chosen).flatMap((name) => found[r]?.metrics[name]?.bad ?? []));
   const scatter = !["step", "tokens", "time"].includes(x);
   const xOptions = [
     { value: "step", label: "steps" },
     { value: "tokens", label: "tokens seen" },
     { value: "time", label: "time of training" },
-    ...known.map((m) => ({ value: m, label: metricName(m), group: "Over a metric" })),
+    ...[...logged].map((m) => ({ value: m, label: metricName(m), group: "Over a metric" })),
   ];
   const yOptions = (known.includes(chosen) ? known : [chosen, ...known]).map((m) => ({
     value: m,
@@ -257,7 +258,9 @@ export function Curves({ runs }: CurvesProps) {
           >
             <span class="small-name">
               {metricName(m)}
-              <span class="mono">{figure(last(found[runs[0]!]?.metrics[m]) ?? Number.NaN)}</span>
+              {m !== BY_GROUP && (
+                <span class="mono">{figure(last(found[runs[0]!]?.metrics[m]) ?? Number.NaN)}</span>
+              )}
             </span>
             <Chart
               label={metricName(m)}
@@ -265,10 +268,7 @@ export function Curves({ runs }: CurvesProps) {
               height={92}
               logX={logX.value}
               seconds={x === "time"}
-              lines={runs.flatMap((run, place) => {
-                const curve = found[run]?.metrics[m];
-                return curve ? [line(curve, m, place, false)] : [];
-              })}
+              lines={linesOf(m, runs, found, false)}
             />
           </button>
         ))}
@@ -280,64 +280,4 @@ export function Curves({ runs }: CurvesProps) {
 function inside(element: HTMLElement): number {
   const { paddingLeft, paddingRight } = getComputedStyle(element);
   return element.clientWidth - Number.parseFloat(paddingLeft) - Number.parseFloat(paddingRight);
-}
-
-function last(curve: Curve | undefined): number | undefined {
-  const values = curve?.ema ?? curve?.y;
-  return values?.[values.length - 1] ?? undefined;
-}
-
-/** The value of a curve at a place of the axis: its nearest point's. */
-export function valueAt(curve: Curve, x: number): number | undefined {
-  const values = curve.ema ?? curve.y;
-  if (!values || curve.x.length === 0) return undefined;
-  let low = 0;
-  let high = curve.x.length - 1;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (curve.x[middle]! < x) low = middle + 1;
-    else high = middle;
-  }
-  if (low > 0 && x - curve.x[low - 1]! < curve.x[low]! - x) low -= 1;
-  return values[low] ?? undefined;
-}
-
-interface LegendProps {
-  runs: readonly string[];
-  found: Found;
-  metric: string;
-  cursor: number | undefined;
-  points: number;
-  scatter: boolean;
-  bad: number[];
-}
-
-function Legend({ runs, found, metric: name, cursor, points, scatter, bad }: LegendProps) {
-  const partner = PARTNER[name];
-  return (
-    <div class="legend mono">
-      {runs.map((run, place) => {
-        const curve = found[run]?.metrics[name];
-        const other = partner ? found[run]?.metrics[partner] : undefined;
-        const value = curve && (cursor === undefined || scatter ? last(curve) : valueAt(curve, cursor));
-        const second = other && (cursor === undefined || scatter ? last(other) : valueAt(other, cursor));
-        return (
-          <span key={run} class="legend-run">
-            <span class="swatch" style={{ background: `var(--${colourOf(place)})` }} aria-hidden="true" />
-            {run.replace(/^runs\//, "")} <b>{value === undefined ? "–" : figure(value)}</b>
-            {second !== undefined && <span class="quiet"> ● {figure(second)}</span>}
-          </span>
-        );
-      })}
-      <span class="quiet legend-note">
-        {cursor !== undefined && !scatter
-          ? `at ${short(cursor)}`
-          : points > 0
-            ? `${short(points)} points`
-            : ""}
-        {partner && Object.values(found).some((f) => f.metrics[partner]) ? " · ● validation" : ""}
-        {bad.length > 0 ? ` · ${bad.length} not finite, first at ${short(bad[0])}` : ""}
-      </span>
-    </div>
-  );
 }

@@ -66,6 +66,11 @@ const NAMES: Record<string, string> = {
   "step.loss": "training loss",
   "eval.loss": "validation loss",
   "final.loss": "validation loss, all of it",
+  "step.grad_norms": "gradient norms by group",
+  "step.grad_norms.embeddings": "gradient norm: embeddings",
+  "step.grad_norms.attention": "gradient norm: attention",
+  "step.grad_norms.feedforward": "gradient norm: feed-forward",
+  "step.grad_norms.norms": "gradient norm: layer norms",
   "step.lr": "learning rate",
   "step.grad_norm": "gradient norm",
   "step.tokens_per_s": "tokens a second",
@@ -75,6 +80,19 @@ const NAMES: Record<string, string> = {
   "eval.accuracy": "accuracy",
   "eval.top5_accuracy": "top-5 accuracy",
 };
+
+/** Not one metric but several: the gradient's norm in each group of parameters. */
+export const BY_GROUP = "step.grad_norms";
+export const GROUPS = ["embeddings", "attention", "feedforward", "norms"].map((g) => `${BY_GROUP}.${g}`);
+
+/** The validation loss belongs to the training loss. */
+export const PARTNER: Record<string, string> = { "step.loss": "eval.loss" };
+
+/** The metrics that are drawn under this name. */
+export function namesOf(metric: string): readonly string[] {
+  if (metric === BY_GROUP) return GROUPS;
+  return PARTNER[metric] ? [metric, PARTNER[metric]] : [metric];
+}
 
 /** A metric in words. */
 export function metricName(metric: string): string {
