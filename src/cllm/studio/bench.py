@@ -161,7 +161,7 @@ async def commands(request: Request) -> Response:
     return json(
         {
             "commands": [
-                command | {"usual": bench_machine.USUAL.get(command["name"]), "times": times.get(command["name"], [])}
+                command | bench_machine.usual(command["name"]) | {"times": times.get(command["name"], [])}
                 for command in found
             ],
             "waited": bench_machine.WAITED,

@@ -18,7 +18,7 @@ export default function Bench() {
   const part = PARTS.some((p) => p.value === params.part) ? params.part! : "measure";
   const list = params.list !== undefined;
   const wide = matchMedia("(min-width: 721px)").matches;
-  const running = jobs.value.benches.find(living)?.what;
+  const running = (jobs.value.benches.find(living) ?? jobs.value.benches.at(-1))?.what;
 
   // what is open when nothing is asked for: on a wide page the first of the list
   const bench =

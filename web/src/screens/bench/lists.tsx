@@ -3,10 +3,21 @@ import { signal } from "@preact/signals";
 import { Button, Segmented, TextField } from "../../controls";
 import { go } from "../../state/route";
 import { ago } from "../train/words";
-import type { NoteRow, StudyRow, Summary } from "./api";
+import type { NoteRow, StudyRow } from "./api";
 import { day, short } from "./figures";
 import { drafts } from "./saving";
-import { broken, commands, jobs, living, lookAll, notes, problem, studies, tables } from "./state";
+import {
+  broken,
+  commands,
+  jobs,
+  living,
+  lookAll,
+  newestTables,
+  notes,
+  problem,
+  studies,
+  tables,
+} from "./state";
 
 export const PARTS = [
   { value: "measure", label: "Measure" },
@@ -83,17 +94,6 @@ export function Lists({ part, params, onPart, onNew }: ListsProps) {
   );
 }
 
-/** The newest of each table, by the name of the table. */
-export function newestTables(all: readonly Summary[]): { newest: Summary; times: number }[] {
-  const found = new Map<string, { newest: Summary; times: number }>();
-  for (const one of all) {
-    const known = found.get(one.name);
-    if (known) known.times += 1;
-    else found.set(one.name, { newest: one, times: 1 });
-  }
-  return [...found.values()].sort((a, b) => a.newest.name.localeCompare(b.newest.name));
-}
-
 function MeasureList({ params }: { params: Readonly<Record<string, string>> }) {
   const found = newestTables(tables.value ?? []);
   const running = jobs.value.benches.find(living);
@@ -115,7 +115,7 @@ function MeasureList({ params }: { params: Readonly<Record<string, string>> }) {
                 {c.name}
                 {running?.what === c.name && <span class="visually-hidden">, running</span>}
               </span>
-              <span class="item-about">{c.about}</span>
+              <span class="item-about">{c.about.replaceAll("`", "")}</span>
             </button>
           </li>
         ))}

@@ -6,8 +6,21 @@ import { Button, NumberField, Select, TextField, Toggle } from "../../controls";
 import { go } from "../../state/route";
 import { ago, duration } from "../train/words";
 import { type Around, api, type Job, type Option, type Value } from "./api";
+import { day, short } from "./figures";
+import { Sentence } from "./markdown";
 import { changed, estimate, items, line, quoted, type Values } from "./options";
-import { clock, commands, jobs, living, newest, news, waited } from "./state";
+import {
+  clock,
+  commandOf,
+  commands,
+  jobs,
+  living,
+  newest,
+  newestTables,
+  news,
+  tables,
+  waited,
+} from "./state";
 
 const drafts = signal<Readonly<Record<string, Values>>>({});
 
@@ -57,7 +70,9 @@ export function Measure({ name }: { name: string }) {
         <Back />
         <div class="page-title">
           <h1>{name}</h1>
-          <p class="quiet">{command.about}</p>
+          <p class="quiet">
+            <Sentence text={command.about} />
+          </p>
           {command.more && <p class="quiet">{command.more}</p>}
         </div>
       </header>
@@ -101,15 +116,46 @@ export function Measure({ name }: { name: string }) {
           <code class="command-line">{quoted(["cllm", "bench", name, ...words])}</code>
         </div>
       </section>
-      {mine ? (
-        <Running key={mine.id} job={mine} />
-      ) : (
-        <p class="quiet">
-          Nothing measured here yet in this workspace. Figures that others saved are in the list under
-          Results.
-        </p>
-      )}
+      {mine && <Running key={mine.id} job={mine} />}
+      <Found name={name} mine={mine} />
     </div>
+  );
+}
+
+/** The tables that this measurement has written before, here or elsewhere. */
+function Found({ name, mine }: { name: string; mine: Job | undefined }) {
+  const found = newestTables(tables.value ?? []).filter((t) => commandOf(t.newest.name) === name);
+  if (!tables.value) return null;
+  if (found.length === 0)
+    return mine ? null : (
+      <p class="quiet">
+        No figures of it in this workspace yet. What is measured is kept in benchmarks/history.
+      </p>
+    );
+  return (
+    <section class="card" aria-label="Saved figures">
+      <h2>Saved figures</h2>
+      <ul class="tables">
+        {found.map(({ newest: one, times }) => (
+          <li key={one.name}>
+            <button
+              type="button"
+              class="table-link"
+              data-control="bench.open-result"
+              onClick={() => go("bench", { part: "measure", table: one.name })}
+            >
+              <span>
+                {one.title}
+                <span class="table-when">
+                  {day(one.date)} · <span class="mono">{short(one.commit)}</span> · {one.machine.name}
+                </span>
+              </span>
+              <span class="table-go">{times > 1 ? `${times} measurements` : "Figures"} →</span>
+            </button>
+          </li>
+        ))}
+      </ul>
+    </section>
   );
 }
 
@@ -319,7 +365,7 @@ function Running({ job }: { job: Job }) {
           <b>{state.word}</b>
           <span class="quiet">
             {live
-              ? `since ${duration(passed)}${before ? ` of about ${duration(before.seconds)}` : ""}`
+              ? `for ${duration(passed)}${before ? ` of about ${duration(before.seconds)}` : ""}`
               : `${took ? `in ${duration(took)}, ` : ""}${ago(job.time)}`}
           </span>
         </p>
@@ -372,7 +418,7 @@ function Running({ job }: { job: Job }) {
       )}
       {log.trim() && (
         <details
-          class="log"
+          class="said"
           open={open || (live && !before) || state.dot === "failed"}
           onToggle={(e) => setOpen(e.currentTarget.open)}
         >

@@ -97,7 +97,10 @@ function Editor({ name, note, onSaved }: EditorProps) {
   const [checked, setChecked] = useState<string>();
   const box = useRef<HTMLTextAreaElement>(null);
   const study = name.endsWith(".toml");
-  useLayoutEffect(() => box.current?.focus(), []);
+  useLayoutEffect(() => {
+    box.current?.focus({ preventScroll: true });
+    box.current?.setSelectionRange(0, 0);
+  }, []);
   const type = (typed: string) => keepDraft(name, typed, draft?.version ?? note?.version ?? null);
   const base = draft?.version ?? note?.version ?? null;
 

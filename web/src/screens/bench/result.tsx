@@ -18,7 +18,7 @@ import {
   text,
 } from "./figures";
 import { Back } from "./measure";
-import { commands, news } from "./state";
+import { commandOf, news } from "./state";
 
 interface ResultProps {
   name: string;
@@ -132,16 +132,6 @@ function first(rows: readonly Row[], counted: readonly Column[]): string | undef
   return rows.find((r) => counted.some((c) => typeof r[c.key] === "number"))?.name;
 }
 
-/** The command whose tables begin with its name; those of `numbers` have names of their own. */
-function commandOf(table: string): string | undefined {
-  const names = commands.value?.map((c) => c.name) ?? [];
-  const own = names
-    .filter((n) => table === n || table.startsWith(`${n}-`))
-    .sort((a, b) => b.length - a.length)[0];
-  if (own) return own;
-  return ["primes", "lattice-maps"].includes(table) && names.includes("numbers") ? "numbers" : undefined;
-}
-
 function Origin({ of, newest }: { of: Measurement; newest: boolean }) {
   const versions = Object.entries(of.versions)
     .map(([name, version]) => `${name} ${version}`)
@@ -220,7 +210,7 @@ function Figure({ of, value }: { of: Column; value: Value | undefined }) {
     return (
       <span class="barred">
         {shown}
-        <svg class="bar" viewBox="-20 0 40 6" aria-hidden="true">
+        <svg class="bar" viewBox="-20 0 40 6" preserveAspectRatio="none" aria-hidden="true">
           <rect class="bar-back" x="-20" y="2" width="40" height="2" />
           <rect
             class={far >= 0 ? "bar-good" : "bar-warm"}
@@ -238,7 +228,7 @@ function Figure({ of, value }: { of: Column; value: Value | undefined }) {
     return (
       <span class="barred">
         {shown}
-        <svg class="bar" viewBox="0 0 40 6" aria-hidden="true">
+        <svg class="bar" viewBox="0 0 40 6" preserveAspectRatio="none" aria-hidden="true">
           <rect class="bar-back" x="0" y="2" width="40" height="2" />
           <rect class="bar-cool" x="0" y="1" width={Math.min(1, value) * 40} height="4" />
         </svg>
@@ -350,7 +340,7 @@ function History({ all, shown, row, of, offered, rows, onRow, onFigure, onShow }
                 {of.title}
               </th>
               <th scope="col" class="numeric">
-                against the one above
+                against the one shown
               </th>
             </tr>
           </thead>
@@ -377,7 +367,7 @@ function History({ all, shown, row, of, offered, rows, onRow, onFigure, onShow }
                 <td class="numeric mono quiet">
                   {!base || base === p
                     ? p === base
-                      ? "shown above"
+                      ? "shown"
                       : ""
                     : base.measurement.machine.key !== p.measurement.machine.key
                       ? "another machine"

@@ -93,3 +93,24 @@ export function follow(): void {
     if (!document.hidden && [...now.benches, ...now.studies].some(living)) clock.value = Date.now() / 1000;
   }, 1000);
 }
+
+/** The command whose tables begin with its name; those of `numbers` have names of their own. */
+export function commandOf(table: string): string | undefined {
+  const names = commands.value?.map((c) => c.name) ?? [];
+  const own = names
+    .filter((n) => table === n || table.startsWith(`${n}-`))
+    .sort((a, b) => b.length - a.length)[0];
+  if (own) return own;
+  return ["primes", "lattice-maps"].includes(table) && names.includes("numbers") ? "numbers" : undefined;
+}
+
+/** The newest of each table, by the name of the table. */
+export function newestTables(all: readonly Summary[]): { newest: Summary; times: number }[] {
+  const found = new Map<string, { newest: Summary; times: number }>();
+  for (const one of all) {
+    const known = found.get(one.name);
+    if (known) known.times += 1;
+    else found.set(one.name, { newest: one, times: 1 });
+  }
+  return [...found.values()].sort((a, b) => a.newest.name.localeCompare(b.newest.name));
+}

@@ -160,18 +160,7 @@ export function StudyView({ file, folder, on }: StudyProps) {
       )}
       {job?.state === "ended" && job.error && <pre class="job-error">{job.error}</pre>}
       <Numbers study={study} done={done} total={total} job={live ? job : undefined} />
-      {study.conclusion.length > 0 && (
-        <section class="card conclusion" aria-label="Conclusion">
-          <h2>What the numbers support{done < total ? " so far" : ""}</h2>
-          <ul>
-            {study.conclusion.map((text) => (
-              <li key={text}>
-                <Sentence text={text.replaceAll(/([+ ])-(\d)/g, "$1−$2")} />
-              </li>
-            ))}
-          </ul>
-        </section>
-      )}
+      {study.conclusion.length > 0 && <Conclusion study={study} whole={done >= total} />}
       {study.done > 0 ? (
         <Learning study={study} on={on} file={file} folder={folder} />
       ) : (
@@ -185,13 +174,49 @@ export function StudyView({ file, folder, on }: StudyProps) {
       {(live || done < total) && <Live study={study} job={live ? job : undefined} />}
       {Object.keys(study.cells[0]?.lengths ?? {}).length > 0 && <Lengths study={study} />}
       {study.study && (
-        <details class="log">
+        <details class="said">
           <summary data-control="bench.study-file">The study file</summary>
           {/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keys */}
           <pre tabIndex={0}>{study.study.trim()}</pre>
         </details>
       )}
     </div>
+  );
+}
+
+const MANY = 4; // sentences that say nothing is shown, before they are folded
+
+/** What differs first; how sure it is last; that nothing is shown behind a fold where there is much of it. */
+function Conclusion({ study, whole }: { study: Study; whole: boolean }) {
+  const said = study.conclusion.map((text) => text.replaceAll(/([( ])-(\d)/g, "$1−$2"));
+  const [last, rest] = [said.filter((t) => !t.startsWith("**")), said.filter((t) => t.startsWith("**"))];
+  const silent = rest.filter((t) => /^\*\*.*?\*\*: /.test(t));
+  const telling = rest.filter((t) => !silent.includes(t));
+  const line = (text: string) => (
+    <li key={text}>
+      <Sentence text={text} />
+    </li>
+  );
+  return (
+    <section class="card conclusion" aria-label="Conclusion">
+      <h2>What the numbers support{whole ? "" : " so far"}</h2>
+      {telling.length > 0 && <ul>{telling.map(line)}</ul>}
+      {silent.length > MANY ? (
+        <details>
+          <summary data-control="bench.silent">
+            {silent.length} settings for which no difference is shown, and how large one could be
+          </summary>
+          <ul>{silent.map(line)}</ul>
+        </details>
+      ) : (
+        silent.length > 0 && <ul>{silent.map(line)}</ul>
+      )}
+      {last.map((text) => (
+        <p key={text} class="quiet">
+          <Sentence text={text} />
+        </p>
+      ))}
+    </section>
   );
 }
 
