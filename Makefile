@@ -17,7 +17,7 @@ help:            ## show this list
 $(STAMP): pyproject.toml constraints.txt CMakeLists.txt native_build.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "cllm needs Python 3.11 or newer; say which: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,cuda]'
 	@touch $@
 
 demo: $(NATIVE)   ## train on Shakespeare for five minutes, compare with n-grams, let it write, certify one step

@@ -22,6 +22,7 @@ from cllm.engine import (
     adamw,
     attention,
     cross_entropy,
+    cuda,
     dropout,
     embedding,
     gelu,
@@ -140,10 +141,14 @@ def torch_kernels(operand: torch.dtype, activation: str = "gelu_tanh") -> Kernel
 
 
 def select(operand: torch.dtype, activation: str = "gelu_tanh", device: torch.device | str = "cpu") -> Kernels:
-    """The fastest kernels there are for operands of this precision: native ones on a CPU, where they were built.
+    """The fastest kernels there are for operands of this precision: native ones on a CPU, where they were built,
+    Triton's on a CUDA device, where it is installed.
 
-    Arguments as of `torch_kernels`; `cllm.native.why_not("engine", "engine")` says why a CPU runs on torch ops.
+    Arguments as of `torch_kernels`; `cllm.native.why_not("engine", "engine")` and `cllm.engine.cuda.why_not()` say why
+    a device runs on torch ops.
     """
+    if torch.device(device).type == "cuda" and cuda.available():
+        return cuda.kernels(operand, activation)
     kernels = torch_kernels(operand, activation)
     if torch.device(device).type not in ("cpu", "meta") or not native.available():
         return kernels

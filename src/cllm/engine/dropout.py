@@ -19,10 +19,13 @@ ATTENTION, ATTENTION_OUTPUT, FEED_FORWARD_OUTPUT = 1, 2, 3  # sites
 
 @dataclass(frozen=True)
 class Key:
-    """What a step's dropout depends on: seed and 0-based optimiser step, and the global number of its first row."""
+    """What a step's dropout depends on: seed and 0-based optimiser step, and the global number of its first row.
+
+    step: also an int64 scalar on a device, where a captured graph reads it (torch ops and CUDA kernels).
+    """
 
     seed: int
-    step: int
+    step: int | Tensor
     first_row: int = 0
 
 

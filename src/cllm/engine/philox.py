@@ -15,9 +15,10 @@ _MASK = 0xFFFFFFFF
 _BLOCK = 1 << 15
 
 
-def philox(key: tuple[int, int], counters: tuple[Tensor, Tensor, Tensor, Tensor]) -> list[Tensor]:
+def philox(key: tuple[int, int | Tensor], counters: tuple[Tensor, Tensor, Tensor, Tensor]) -> list[Tensor]:
     """Four tensors of random words for broadcastable int64 counter tensors (values below 2³²)."""
     c0, c1, c2, c3 = torch.broadcast_tensors(*counters)
+    k0: int | Tensor
     k0, k1 = key
     for _ in range(10):
         p0, p1 = c0 * _M0, c2 * _M1  # wraps modulo 2⁶⁴, whose bits are those of the unsigned product
@@ -28,7 +29,7 @@ def philox(key: tuple[int, int], counters: tuple[Tensor, Tensor, Tensor, Tensor]
     return [c0, c1, c2, c3]
 
 
-def words(key: tuple[int, int], channels: int, c1: Tensor, c2: Tensor, c3: int) -> Tensor:
+def words(key: tuple[int, int | Tensor], channels: int, c1: Tensor, c2: Tensor, c3: int) -> Tensor:
     """Random words [..., channels]: channel c is output word c % 4 of counter word c0 = c // 4.
 
     c1, c2: int64 tensors that broadcast against each other to the leading shape.
