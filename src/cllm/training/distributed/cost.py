@@ -29,8 +29,6 @@ from cllm.errors import UsageError
 Collective = Literal["all-reduce", "reduce-scatter", "all-gather", "all-to-all"]
 COLLECTIVES: tuple[Collective, ...] = ("all-reduce", "reduce-scatter", "all-gather", "all-to-all")
 RING, TREE = "ring", "tree"
-SMALL_EXCHANGES = 3
-"""All-gathers of a few figures in a step: loss and targets, Σg², and that all are well."""
 
 
 @dataclass(frozen=True)
@@ -121,47 +119,37 @@ def exposed(work: Sequence[tuple[float, float]], backward_s: float) -> float:
 class Pieces:
     """Measured times of one rank that works on micro-batches of `rows` rows (see pieces.py).
 
-    forward_s, backward_s: of a micro-batch.  fixed_s: the rest of a step that no rank saves (clearing the gradients).
-    update_s: gradient norm and update of all tensors.  buckets: in the order in which they travel.  threads: of the
-    rank.  beside: processes that computed at the same time.
+    forward_s, backward_s: of a micro-batch.  clear_s: of the gradients, before a step (before a micro-batch where its
+    gradients are sums of their own: in the fixed tree and in ZeRO 2).  norm_s, update_s: of all tensors.  squares_s: Σg²
+    as it is made where the gradients lie on several ranks (squares.py).  written_s: what every rank does behind an
+    update of shards.  buckets: in the order in which they travel.  threads: of the rank.  beside: processes that
+    computed at the same time.
     """
 
     rows: int
     forward_s: float
     backward_s: float
-    fixed_s: float
+    clear_s: float
+    norm_s: float
     update_s: float
+    squares_s: float
+    written_s: float
     buckets: tuple[Bucket, ...]
     threads: int = 1
     beside: int = 1
 
+    def compute_s(self, micro_batches: int, ranks: int, mode: Mode) -> float:
+        """One rank's computing in a step."""
+        if mode.zero:
+            behind = (self.squares_s + self.update_s) / ranks + self.written_s
+        else:
+            behind = self.update_s + (self.squares_s if mode.nodes else self.norm_s)
+        clears = micro_batches if mode.nodes or mode.zero == 2 else 1
+        return micro_batches * (self.forward_s + self.backward_s) + clears * self.clear_s + behind
+
     @property
     def gradient_bytes(self) -> int:
         return sum(bucket.bytes for bucket in self.buckets)
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes of one process that trains alone with the rank's micro-batch, by part."""
-
-    weights: int
-    moments: int
-    gradients: int
-    rest: int
-
-    @classmethod
-    def of(cls, parts: Mapping[str, int]) -> Memory:
-        """From `Size.bytes_by_part`."""
-        known = {name: parts.get(name, 0) for name in ("weights", "moments", "gradients")}
-        return cls(**known, rest=sum(parts.values()) - sum(known.values()))
-
-    def per_rank(self, ranks: int, zero: int, bucket_bytes: float) -> int:
-        """ZeRO 1 shards the moments, ZeRO 2 the gradients as well (of which two buckets exist whole)."""
-        moments = math.ceil(self.moments / ranks) if zero >= 1 else self.moments
-        gradients = self.gradients
-        if zero >= 2 and ranks > 1:
-            gradients = math.ceil(self.gradients / ranks) + int(min(2 * bucket_bytes, self.gradients))
-        return self.weights + moments + gradients + self.rest
 
 
 @dataclass(frozen=True)
@@ -221,11 +209,10 @@ def predict(
     pieces: measured with `machine.threads(ranks)` threads while as many ranks computed as the machine has cores for.
     """
     wait = machine.waiting(ranks)
-    update = pieces.update_s / ranks if mode.zero else pieces.update_s
-    compute = wait * (micro_batches * (pieces.forward_s + pieces.backward_s) + pieces.fixed_s + update)
+    compute = wait * pieces.compute_s(micro_batches, ranks, mode)
     if ranks == 1:
         return Prediction(ranks, pieces.rows, micro_batches, compute, compute, 0.0, 0.0, 0.0)
-    small = SMALL_EXCHANGES * messages("all-gather", ranks) * network.links["all-gather"].alpha_s
+    small = (2 if mode.zero else 1) * messages("all-gather", ranks) * network.links["all-gather"].alpha_s
     there, back, times = _there(mode), _back(mode, pieces), micro_batches if mode.zero == 2 else 1
     backward = wait * pieces.backward_s
     work = [

@@ -13,11 +13,13 @@ from cllm import config as settings
 from cllm.config import Config
 from cllm.errors import ConfigError, UsageError
 from cllm.training.chart import Chart, Series
-from cllm.training.distributed.cost import Machine, Memory, Mode, Network, Pieces, Prediction, predict
+from cllm.training.distributed.arrange import arrange, bytes_by_part
+from cllm.training.distributed.cost import Machine, Mode, Network, Pieces, Prediction, predict
+from cllm.training.distributed.group import Group
 from cllm.training.distributed.pieces import measure, measure_beside
-from cllm.training.distributed.split import FIXED, Share, share
+from cllm.training.distributed.split import FIXED, Share
 from cllm.training.distributed.tree import leaves, remaining
-from cllm.training.plan import device_of, size
+from cllm.training.plan import device_of
 from cllm.training.state import State
 
 Measure = Callable[[Config, int, int, int], Pieces]
@@ -97,29 +99,27 @@ def outlook(config: Config, processes: Sequence[int], job: Job, *, measured: Mea
 def _line(config: Config, ranks: int, job: Job, machine: Machine, pieces: Callable[[int, int], Pieces]) -> Line:
     if job.weak:
         config = settings.replace(config, {"train.accumulate": config.train.accumulate * ranks})
-    shares = fullest(config, ranks)
+    rank, share = fullest(config, ranks)
     rows, sequence = config.train.batch * config.train.accumulate, config.train.sequence or config.model.context
     network = job.between if ranks > job.per_machine or job.inside is None else job.inside
-    mode, bucket = mode_of(config, ranks), config.distributed.bucket_mb * 1e6
-    found = predict(pieces(shares.most, ranks), ranks, len(shares.parts), network, machine, mode)
-    parts = size(settings.replace(config, {"train.batch": shares.most})).bytes_by_part
-    memory = Memory.of(parts).per_rank(ranks, mode.zero, bucket)
+    found = predict(pieces(share.most, ranks), ranks, len(share.parts), network, machine, mode_of(config, ranks))
+    memory = sum(bytes_by_part(config, rank, ranks).values())
     return Line(ranks, machine.count(ranks), rows, found, rows * sequence / found.step_s, memory_bytes=memory)
 
 
-def fullest(config: Config, ranks: int) -> Share:
-    """The share of a rank that has the most to do. Raises ConfigError when there is not something for each."""
-    shares = (share(config.train, rank, ranks, config.distributed.reduction) for rank in range(ranks))
-    return max(shares, key=lambda found: (found.most * len(found.parts), found.rows))
+def fullest(config: Config, ranks: int) -> tuple[int, Share]:
+    """A rank that has the most to do, and its share. Raises ConfigError when there is not something for each."""
+    shares = ((rank, arrange(config, Group(rank=rank, size=ranks)).share) for rank in range(ranks))
+    return max(shares, key=lambda found: (found[1].most * len(found[1].parts), found[1].rows))
 
 
 def mode_of(config: Config, ranks: int) -> Mode:
     """How the ranks of this configuration divide the work."""
-    d, count = config.distributed, config.train.accumulate
-    nodes = 0
-    if d.reduction == FIXED:
-        nodes = max(len(remaining(leaves(rank, ranks, count), count)) for rank in range(ranks))
-    return Mode(d.zero, nodes, State.fresh(config, "meta").model.params.nbytes)
+    zero, count, nodes = config.distributed.zero if ranks > 1 else 0, config.train.accumulate, 0
+    if config.distributed.reduction == FIXED:
+        # under ZeRO 2 every leaf travels by itself
+        nodes = 1 if zero == 2 else max(len(remaining(leaves(rank, ranks, count), count)) for rank in range(ranks))
+    return Mode(zero, nodes, State.fresh(config, "meta").model.params.nbytes)
 
 
 def usable_cores() -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -16,11 +17,11 @@ from torch import Tensor
 
 from cllm import config as settings
 from cllm.config import Config
-from cllm.engine.buffers import Layout
 from cllm.errors import ConfigError
 from cllm.model.batch import Batch
 from cllm.model.step import Step
-from cllm.training.distributed.buckets import Plan
+from cllm.training.distributed import squares
+from cllm.training.distributed.arrange import arrange
 from cllm.training.distributed.cost import Bucket, Pieces
 from cllm.training.distributed.group import Group
 from cllm.training.distributed.together import together
@@ -61,45 +62,53 @@ def measure(config: Config, rows: int, *, group: Group | None = None, steps: int
     config = settings.replace(config, {"train.batch": rows, "train.accumulate": 1})
     group = group or Group.alone()
     state = State.fresh(config, device_of(config))
-    step = make_step(state)
+    step = make_step(state, several=True)
     watch = Watch(state.model.device)
     step.reducer = watch
     generator = torch.Generator().manual_seed(group.rank)
     batch = Batch.of(torch.randint(config.model.vocab, (rows, step.sequence + 1), generator=generator))
-    found: list[tuple[float, float, float, float, dict[str, float]]] = []
+    found: list[dict[str, float]] = []
+    ready: list[dict[str, float]] = []
     for _ in range(steps + 1):
         group.barrier()
-        found.append(_one(state, step, watch, batch, config.optim.clip))
-    found = found[1:]
-    forward, backward, fixed, updating = (statistics.median(times) for times in list(zip(*found, strict=True))[:4])
-    shares = {name: statistics.median(one[4][name] for one in found) for name in found[0][4]}
+        times, shares = _one(state, step, watch, batch, config.optim.clip)
+        found.append(times)
+        ready.append(shares)
+    median = {name: statistics.median(times[name] for times in found[1:]) for name in found[0]}
+    done = {name: statistics.median(shares[name] for shares in ready[1:]) for name in ready[0]}
     buckets = tuple(
-        Bucket(max(shares.get(name, 1.0) for name in bucket.names), bucket.size * step.grads[bucket.names[0]].itemsize)
-        for bucket in plan_of(config, state.model.layout, step.grads[state.model.head].itemsize).buckets
+        Bucket(max(done.get(name, 1.0) for name in bucket.names), bucket.size * step.grads[bucket.names[0]].itemsize)
+        for bucket in arrange(config, Group.alone()).plan.buckets
     )
-    return Pieces(rows, forward, backward, fixed, updating, buckets, torch.get_num_threads(), group.size)
-
-
-def plan_of(config: Config, layout: Layout, itemsize: int, ranks: int = 1) -> Plan:
-    """The buckets of this configuration. itemsize: of a gradient's entry."""
-    return Plan(layout, config.model.layers, ranks, max(1, int(config.distributed.bucket_mb * 1e6 / itemsize)))
+    return Pieces(rows, **median, buckets=buckets, threads=torch.get_num_threads(), beside=group.size)
 
 
 def _one(
     state: State, step: Step, watch: Watch, batch: Batch, clip: float
-) -> tuple[float, float, float, float, dict[str, float]]:
-    device = state.model.device
+) -> tuple[dict[str, float], dict[str, float]]:
+    """(seconds of each piece, when each tensor was complete as a part of the backward)"""
+    device, at = state.model.device, [0.0] * 7
     watch.at = {}
-    begin = now(device)
+    at[0] = now(device)
     step.zero()
-    cleared = now(device)
+    at[1] = now(device)
     step.accumulate(batch, probe=watch)
-    computed = now(device)
-    update(state, step, step.kernels, 0.0, gradient_norm(step, clip))
-    end = now(device)
-    backward = computed - watch.begun
-    shares = {name: (at - watch.begun) / backward for name, at in watch.at.items()}
-    return watch.begun - cleared, backward, cleared - begin, end - computed, shares
+    at[2] = now(device)
+    norm = gradient_norm(step, clip)
+    at[3] = now(device)
+    update(state, step, step.kernels, 0.0, norm)
+    at[4] = now(device)
+    squares.total(gradient.view(-1) for gradient in step.grads.values())
+    at[5] = now(device)
+    state.model.written()
+    at[6] = now(device)
+    clear, _, normed, updated, squared, written = (b - a for a, b in pairwise(at))
+    backward = at[2] - watch.begun
+    times = {
+        "forward_s": watch.begun - at[1], "backward_s": backward, "clear_s": clear, "norm_s": normed,
+        "update_s": updated, "squares_s": squared, "written_s": written,
+    }  # fmt: skip
+    return times, {name: (when - watch.begun) / backward for name, when in watch.at.items()}
 
 
 def measure_beside(config: Config, rows: int, processes: int, threads: int, *, steps: int = STEPS) -> Pieces:
