@@ -9,6 +9,8 @@ export interface Column {
   /** What it means, where the title does not say it. */
   hint?: string;
   sort: Sort;
+  /** Every figure of it is a whole number. */
+  whole?: boolean;
 }
 
 const KNOWN: Record<string, [string, string?]> = {
@@ -56,6 +58,10 @@ export function column(key: string): Column {
     };
   const words = key
     .replace(/_fraction$/, ", share")
+    .replace(/_gb_s$/, ", GB/s")
+    .replace(/(^|_)gflops$/, ", Gflop/s")
+    .replace(/^gflop$/, "Gflop")
+    .replace(/^mb$/, "MB")
     .replace(/_mb$/, ", MB")
     .replace(/_gb$/, ", GB")
     .replace(/_ms$/, ", ms")
@@ -67,9 +73,13 @@ export function column(key: string): Column {
 /** Every figure's key, in the order of first appearance; columns in which nothing stands are left out. */
 export function columns(rows: readonly Row[]): Column[] {
   const keys = new Set<string>();
+  const broken = new Set<string>();
   for (const row of rows)
-    for (const [key, value] of Object.entries(row)) if (key !== "name" && value !== null) keys.add(key);
-  return [...keys].map(column);
+    for (const [key, value] of Object.entries(row)) {
+      if (key !== "name" && value !== null) keys.add(key);
+      if (typeof value === "number" && !Number.isInteger(value)) broken.add(key);
+    }
+  return [...keys].map((key) => ({ ...column(key), whole: !broken.has(key) }));
 }
 
 /** A figure with four digits at most, its thousands apart. */
@@ -89,6 +99,7 @@ export function text(of: Column, value: Value | undefined): string {
   if (typeof value === "string") return value;
   if (of.sort === "spread" || of.sort === "share") return `${(100 * value).toFixed(1)}\u202f%`;
   if (of.sort === "ratio") return `${plain(value)}\u202f×`;
+  if (of.whole && Math.abs(value) < 1e9) return plain(value).replace(/\.0+$/, "");
   return plain(value);
 }
 

@@ -37,6 +37,9 @@ export default function Bench() {
   const open =
     part === "measure" ? params.table || bench : part === "studies" ? study || folder : (note as unknown);
 
+  // a study's file is written where notes are, and belongs to the studies
+  const file = part === "notes" && typeof note === "string" && note.endsWith(".toml") ? note : undefined;
+
   const to = (name: string) => go("bench", { part: name });
   const create = () => setMaking(part === "studies" ? "study" : "note");
   useCommands(
@@ -92,12 +95,13 @@ export default function Bench() {
   return (
     <div class={`bench ${open ? "bench-open" : "bench-list"}`}>
       <Lists
-        part={part}
+        part={file ? "studies" : part}
         params={{
           ...params,
           ...(bench ? { bench } : {}),
-          ...(study ? { study } : {}),
-          ...(folder ? { folder } : {}),
+          ...(study && !file ? { study } : {}),
+          ...(folder && !file ? { folder } : {}),
+          ...(file ? { study: file } : {}),
           ...(note ? { note } : {}),
         }}
         onPart={to}
