@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -80,12 +81,13 @@ class Group:
         if cuda:
             torch.cuda.set_device(local_rank)
         with _named(rank, size, f"could not meet the others at {_meeting_place()}"):
+            patience = timedelta(seconds=timeout_s)
+            store, used = _store(rank, size, patience)
             dist.init_process_group(
-                "cpu:gloo,cuda:nccl" if cuda else "gloo",
-                rank=rank,
-                world_size=size,
-                timeout=timedelta(seconds=timeout_s),
+                "cpu:gloo,cuda:nccl" if cuda else "gloo", rank=rank, world_size=size, timeout=patience, store=store
             )
+            if rank == 0:
+                used()
             patient = dist.new_group(timeout=PATIENCE, backend="gloo")
         return cls(rank, size, local_rank, backend, _launch(), patient)
 
@@ -219,7 +221,7 @@ def _named(rank: int, size: int, what: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch's own are subclasses: DistError and its kin
-        said = str(error).strip().partition("\n")[0]
+        said = _said(error)
         if "EADDRINUSE" in str(error):
             raise ConfigError(
                 f"MASTER_PORT: {_meeting_place()} is in use by another process on {socket.gethostname()}: choose "
@@ -231,11 +233,33 @@ def _named(rank: int, size: int, what: str) -> Iterator[None]:
         ) from error
 
 
+def _said(error: Exception) -> str:
+    """The library's first sentence, without the place in its own source."""
+    line = str(error).strip().partition("\n")[0].partition(". This ")[0].partition(". original")[0]
+    return re.sub(r"\[/\S+\.(cc|h|cpp):\d+\] ", "", line).rstrip(". ")
+
+
 def _number(name: str) -> int:
     text = os.environ.get(name, "0")
     if not text.isdecimal():
         raise ConfigError(f"{name}: got {text!r} in the environment, expected a number; start with torchrun")
     return int(text)
+
+
+def _store(rank: int, size: int, patience: timedelta) -> tuple[Any, Callable[[], object]]:
+    """Where the ranks leave their addresses; and what rank 0 calls when it has been used.
+
+    torchrun's agent keeps one store for all its starts of the ranks, so a rank could read the address of a dead one.
+    Each start gets keys of its own: by torchrun's count of restarts, by size (a start with more machines does not
+    count), and by a number of our own that goes up when all ranks have met.
+    """
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    store, _, _ = next(rendezvous("env://", rank, size, timeout=patience))
+    start = f"cllm/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{size}"
+    number = store.add(start, 0)
+    return PrefixStore(f"{start}/{number}", store), lambda: store.add(start, 1)
 
 
 def _launch() -> str:
