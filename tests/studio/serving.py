@@ -206,8 +206,11 @@ def until(condition: Callable[[], Any], *, seconds: float = 60, every: float = 0
     return found
 
 
-def add_trained(workspace: Path, name: str = "runs/small") -> Path:
-    """A run of this version: two steps of a small model with a context of 32, characters as tokens."""
+def add_trained(workspace: Path, name: str = "runs/small", **more: Any) -> Path:
+    """A run of this version: two steps of a small model with a context of 32, characters as tokens.
+
+    more: other settings, such as precision="fp32" (the default depends on the processor).
+    """
     import cllm
 
     folder = workspace / name
@@ -218,7 +221,8 @@ def add_trained(workspace: Path, name: str = "runs/small") -> Path:
         out=folder,
         quiet=True,
         set={f"model.{key}": value for key, value in sizes.items()}
-        | {"train.steps": 2, "train.batch": 2, "data.tokenizer": "char", "train.sample_every": 0, "optim.lr": 0.05},
+        | {"train.steps": 2, "train.batch": 2, "data.tokenizer": "char", "train.sample_every": 0, "optim.lr": 0.05}
+        | more,
     )
     return folder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from cllm.studio.workspace import Workspace
 NAME = re.compile(r"certificate-[\w-]{1,200}\.json", re.ASCII)
 MOST = 50  # the newest of a run
 LARGEST = 64 << 20  # bytes of a file
+QUIET = (0, 1, 130, -signal.SIGINT)  # 1: not certified, its certificate says why; stopped, by itself or by the system
 _PROGRESS = re.compile(r"^progress \S+ (\d+\.\d+)$", re.MULTILINE)
 
 
@@ -144,5 +146,5 @@ def job(jobs: Jobs, run: str) -> dict[str, Any] | None:
         "command": found.command,
         "time": found.time,
         "progress": float(steps[-1]) if steps else 0.0,
-        "error": found.error if found.code not in (0, 1) else None,  # 1: not certified; its certificate says why
+        "error": found.error if found.code not in QUIET else None,
     }

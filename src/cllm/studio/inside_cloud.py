@@ -61,13 +61,13 @@ def _counts(folder: str, vocab: int) -> NDArray[np.int64] | None:
     return found
 
 
-_placed: tuple[int, tuple[Tensor, Tensor]] | None = None
+_placed: tuple[Loaded, tuple[Tensor, Tensor]] | None = None
 
 
 def _places(held: Loaded) -> tuple[Tensor, Tensor]:
     global _placed
-    if _placed is None or _placed[0] != id(held.model):
-        _placed = id(held.model), components(held.model.params["tok"])
+    if _placed is None or _placed[0] is not held:
+        _placed = held, components(held.model.params["tok"])
     return _placed[1]
 
 

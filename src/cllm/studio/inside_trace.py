@@ -28,7 +28,7 @@ from cllm.model.batch import Batch, Derived, derive
 from cllm.model.forward import Pass, forward
 from cllm.model.model import Model
 from cllm.studio.generate_work import Loaded, begin, loaded
-from cllm.studio.inside_tensors import resolved, summary
+from cllm.studio.inside_tensors import summary
 from cllm.text.usage import shown as token_name
 from cllm.training.run import DATA_FOLDER
 
@@ -115,7 +115,7 @@ def read(model: Model, ids: list[int], documents: list[int], *, document_mask: b
 
 # --------------------------------------------------------------------------------- in the process that holds the models
 
-_kept: tuple[Any, Trace] | None = None
+_kept: tuple[Loaded, str, Trace] | None = None
 _reading = threading.Lock()
 
 
@@ -127,12 +127,11 @@ def _traced(folder: str, checkpoint: str, text: str) -> tuple[Loaded, Trace]:
     held = loaded(folder, checkpoint)
     text = text or sample(held)
     with _reading:
-        key = (id(held), folder, resolved(folder, checkpoint), text)
-        if _kept is None or _kept[0] != key:
+        if _kept is None or _kept[0] is not held or _kept[1] != text:
             _kept = None  # its memory first
             ids, documents = cut(held, text)
-            _kept = key, read(held.model, ids, documents, document_mask=held.run.config.data.document_mask)
-        return held, _kept[1]
+            _kept = held, text, read(held.model, ids, documents, document_mask=held.run.config.data.document_mask)
+        return held, _kept[2]
 
 
 def sample(held: Loaded) -> str:

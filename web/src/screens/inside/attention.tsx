@@ -35,7 +35,6 @@ export function AttentionView() {
     <div class="two attention">
       <Large of={found} layer={now.layer} head={now.head} />
       <aside class="side" aria-label="Heads">
-        <Query of={found} />
         <Heads of={found} layers={layers} heads={heads} now={now} />
       </aside>
     </div>
@@ -88,7 +87,7 @@ function Large({ of, layer, head: number }: { of: Trace; layer: number; head: nu
     paint(ref.current, image);
     ref.current.dataset.key = now.key;
   }, [now, of, scale.value, theme.value]);
-  const { query, key: column } = inside(cell.value, t);
+  const { query, key: column } = inside(cell.value, t, ready ? now.values : undefined);
   const words_ = of.tokens.map(([, word]) => visible(word));
   const label = side / t >= 26 || (side / t >= 13 && t <= 40) ? 62 : 0; // room for the tokens' texts at the edges
   const size = side - label;
@@ -129,77 +128,85 @@ function Large({ of, layer, head: number }: { of: Trace; layer: number; head: nu
         <Ramp />
       </div>
       {problem && <p class="field-error">{problem}</p>}
-      <div class="map-room" ref={frame}>
-        <div
-          class="map"
-          style={{
-            width: `${side}px`,
-            height: `${side}px`,
-            paddingLeft: `${label}px`,
-            paddingTop: `${label}px`,
-          }}
-        >
-          {label > 0 &&
-            words_.map((word, i) => (
-              <span
-                key={`q${i}`}
-                class={`map-query mono ${i === query ? "on" : ""}`}
-                style={{ top: `${label + each * i}px`, height: `${each}px`, width: `${label - 6}px` }}
-              >
-                {word}
-              </span>
-            ))}
-          {label > 0 &&
-            words_.map((word, i) => (
-              <span
-                key={`k${i}`}
-                class={`map-key mono ${i === column ? "on" : ""}`}
-                style={{ left: `${label + each * i}px`, width: `${each}px`, height: `${label - 6}px` }}
-              >
-                {word}
-              </span>
-            ))}
-          <canvas
-            ref={ref}
-            data-control="inside.map"
-            role="application"
-            tabIndex={0}
-            aria-label={`Attention of layer ${layer}, head ${number}: rows are the tokens that look, columns those looked at; the arrow keys move`}
-            aria-describedby="inside-map-cell"
-            onPointerMove={at}
-            onPointerDown={at}
-            onKeyDown={(event) => {
-              const step = steps[event.key];
-              if (!step) return;
-              event.preventDefault();
-              event.stopPropagation();
-              const to = (x: number) => Math.min(t - 1, Math.max(0, x));
-              cell.value = { query: to(query + step[0]), key: to(column + step[1]) };
-            }}
-          />
-          <span
-            class="map-cell"
-            aria-hidden="true"
+      <div class="map-row">
+        <div class="map-room" ref={frame}>
+          <div
+            class="map"
             style={{
-              left: `${label + each * column}px`,
-              top: `${label + each * query}px`,
-              width: `${each}px`,
-              height: `${each}px`,
+              width: `${side}px`,
+              height: `${side}px`,
+              paddingLeft: `${label}px`,
+              paddingTop: `${label}px`,
             }}
-          />
+          >
+            {label > 0 &&
+              words_.map((word, i) => (
+                <span
+                  key={`q${i}`}
+                  class={`map-query mono ${i === query ? "on" : ""}`}
+                  style={{ top: `${label + each * i}px`, height: `${each}px`, width: `${label - 6}px` }}
+                >
+                  {word}
+                </span>
+              ))}
+            {label > 0 &&
+              words_.map((word, i) => (
+                <span
+                  key={`k${i}`}
+                  class={`map-key mono ${i === column ? "on" : ""}`}
+                  style={{ left: `${label + each * i}px`, width: `${each}px`, height: `${label - 6}px` }}
+                >
+                  {word}
+                </span>
+              ))}
+            <canvas
+              ref={ref}
+              data-control="inside.map"
+              role="application"
+              tabIndex={0}
+              aria-label={`Attention of layer ${layer}, head ${number}: rows are the tokens that look, columns those looked at; the arrow keys move`}
+              aria-describedby="inside-map-cell"
+              onPointerMove={at}
+              onPointerDown={at}
+              onKeyDown={(event) => {
+                const step = steps[event.key];
+                if (!step) return;
+                event.preventDefault();
+                event.stopPropagation();
+                const to = (x: number) => Math.min(t - 1, Math.max(0, x));
+                cell.value = { query: to(query + step[0]), key: to(column + step[1]) };
+              }}
+            />
+            <span
+              class="map-cell"
+              aria-hidden="true"
+              style={{
+                left: `${label + each * column}px`,
+                top: `${label + each * query}px`,
+                width: `${each}px`,
+                height: `${each}px`,
+              }}
+            />
+          </div>
+        </div>
+        <div class="map-beside">
+          <p id="inside-map-cell" class="map-said" role="status">
+            {ready && <Said of={of} query={query} column={column} weight={now.values[query * t + column]!} />}
+          </p>
+          <Query of={of} />
         </div>
       </div>
-      <p id="inside-map-cell" class="map-said" role="status">
-        {ready && <Said of={of} query={query} column={column} weight={now.values[query * t + column]!} />}
-      </p>
     </div>
   );
 }
 
-/** The cell that is looked at; at first the last query and what it sees best is not known yet, so its own key. */
-function inside(now: { query: number; key: number }, t: number): { query: number; key: number } {
-  const query = now.query < 0 || now.query >= t ? t - 1 : now.query;
-  return { query, key: now.key < 0 || now.key >= t ? query : now.key };
+/** The cell that is looked at; at first the last query, and the key that it sees best. */
+function inside(at: { query: number; key: number }, t: number, values?: Float32Array): typeof at {
+  const query = at.query < 0 || at.query >= t ? t - 1 : at.query;
+  if (at.key >= 0 && at.key < t) return { query, key: at.key };
+  if (!values) return { query, key: query };
+  const row = values.subarray(query * t, query * t + t);
+  return { query, key: row.indexOf(Math.max(...row)) };
 }
 
 function Said({ of, query, column, weight }: { of: Trace; query: number; column: number; weight: number }) {
@@ -356,7 +363,7 @@ function Heads({
         ))}
       </div>
       {facts && facts.entropy !== null && (
-        <dl class="in-figures head-facts">
+        <dl class="in-figures in-figures-one head-facts">
           <Fact name="to the one before" value={facts.previous} share />
           <Fact name="to the first" value={facts.first} share />
           <Fact name="to itself" value={facts.own} share />

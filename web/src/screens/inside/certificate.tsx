@@ -246,11 +246,11 @@ function One({ run, of }: { run: string; of: Short }) {
               <th scope="col" class="numeric" title="Length of the error over length of the gradient">
                 normwise ≤
               </th>
-              <th scope="col">of the budget</th>
+              {worst > 0 && <th scope="col">of the budget</th>}
             </tr>
           </thead>
           <tbody>
-            {found.tensors.map((t) => (
+            {inOrder(found.tensors).map((t) => (
               <TensorRow key={t.name} of={t} />
             ))}
           </tbody>
@@ -259,6 +259,12 @@ function One({ run, of }: { run: string; of: Short }) {
       <pre class="statement mono">{found.statement}</pre>
     </>
   );
+}
+
+/** As the model has them; a certificate has them in the order of the backward. */
+function inOrder(rows: readonly Row[]): readonly Row[] {
+  const place = new Map(structure.value?.tensors.map((t, i) => [t.name, i]));
+  return [...rows].sort((a, b) => (place.get(a.name) ?? 1e9) - (place.get(b.name) ?? 1e9));
 }
 
 function Tile({ value, name, about }: { value: string; name: string; about?: string }) {
@@ -295,8 +301,8 @@ function TensorRow({ of }: { of: Row }) {
         {above(of.max)}
       </td>
       <td class="numeric mono">{above(of.normwise)}</td>
-      <td>
-        {of.allowed !== null && (
+      {of.allowed !== null && (
+        <td>
           <span
             class="budget"
             title={`${figure((100 * of.normwise) / of.allowed, 3)} % of ${figure(of.allowed, 2)}; the bar is logarithmic, each quarter a factor of ten`}
@@ -306,8 +312,8 @@ function TensorRow({ of }: { of: Row }) {
             </span>
             <span class="mono">{figure((100 * of.normwise) / of.allowed, 2)} %</span>
           </span>
-        )}
-      </td>
+        </td>
+      )}
     </tr>
   );
 }

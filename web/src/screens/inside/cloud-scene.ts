@@ -50,40 +50,66 @@ export function tints(of: Cloud, by: string, dark: boolean, shades: readonly Rgb
   return level(of, by).map((t) => ramp(shades, t));
 }
 
-export interface Chosen {
-  near: Near | undefined;
-  hovered: number | undefined;
+/** What each direction is multiplied by so that all are as wide as the first. */
+export function stretch(of: Cloud): Vec {
+  const [first = 1] = of.shares;
+  return [0, 1, 2].map((k) => Math.sqrt(of.shares[k]! > 0 ? first / of.shares[k]! : 1)) as Vec;
+}
+
+export const times = (a: Vec, [x, y, z]: Vec): Vec => [a[0] * x, a[1] * y, a[2] * z];
+
+/** Where the picture is centred, and how far its edge is from there: far outliers may lie beyond it. */
+export interface Frame {
+  centre: Vec;
+  edge: number;
+}
+
+export function frameOf(of: Cloud): Frame {
+  const most = (values: number[], share: number) =>
+    values.sort((a, b) => a - b)[Math.round(share * (values.length - 1))] ?? 0;
+  const centre = [0, 1, 2].map((k) => {
+    const along = of.xyz.map((v) => v[k]!);
+    return (most(along, 0.02) + most(along, 0.98)) / 2;
+  }) as Vec;
+  const far = of.xyz.map((v) => Math.hypot(...from(centre, v)));
+  return { centre, edge: Math.max(1e-9, 1.1 * most(far, 0.97)) };
+}
+
+export function from(centre: Vec, [x, y, z]: Vec): Vec {
+  return [x - centre[0], y - centre[1], z - centre[2]];
 }
 
 /** Balls for all, larger for the chosen one and its neighbours, and strokes to those. */
-export function sceneOf(of: Cloud, colours: readonly Rgb[], near: Near | undefined): Scene {
-  const reach = Math.max(1e-9, ...of.xyz.map((v) => Math.hypot(...v)));
-  const radius = reach * Math.min(0.016, 0.3 / Math.sqrt(of.ids.length));
+export function sceneOf(of: Cloud, frame: Frame, colours: readonly Rgb[], near: Near | undefined): Scene {
+  const { centre, edge } = frame;
+  const radius = edge * Math.min(0.022, 0.5 / Math.sqrt(of.ids.length));
   const special = new Set(near ? [near.id, ...near.near.map((n) => n.id)] : []);
   const balls: Ball[] = [];
   of.ids.forEach((id, i) => {
-    if (!special.has(id)) balls.push({ at: of.xyz[i]!, radius, colour: [...colours[i]!] });
+    if (!special.has(id)) balls.push({ at: from(centre, of.xyz[i]!), radius, colour: [...colours[i]!] });
   });
-  if (!near) return { balls, strokes: [], faces: [], reach: reach * 1.06 };
+  const reach = (all: readonly Ball[]) => 1.05 * Math.max(edge, ...all.map((b) => Math.hypot(...b.at)));
+  if (!near) return { balls, strokes: [], faces: [], reach: reach(balls) };
   const place = new Map(of.ids.map((id, i) => [id, i]));
   const add = (id: number, at: Vec, size: number) => {
     const i = place.get(id);
-    balls.push({ at, radius: size, colour: i === undefined ? "quiet" : [...colours[i]!] });
+    balls.push({ at: from(centre, at), radius: size, colour: i === undefined ? "quiet" : [...colours[i]!] });
   };
   for (const n of near.near) add(n.id, n.xyz, radius * 1.5);
   add(near.id, near.xyz, radius * 2.1);
   const strokes = near.near.map((n) => ({
-    from: near.xyz,
-    to: n.xyz,
+    from: from(centre, near.xyz),
+    to: from(centre, n.xyz),
     colour: "accent" as const,
     wide: 1 + 2 * Math.max(0, n.cosine ?? 0),
   }));
-  return { balls, strokes, faces: [], reach: Math.max(reach * 1.06, Math.hypot(...near.xyz)) };
+  return { balls, strokes, faces: [], reach: reach(balls) };
 }
 
 /** The index of the token under a point of the picture (device pixels from its middle), nearest to the eye. */
 export function under(
   of: Cloud,
+  frame: Frame,
   matrix: readonly number[],
   scale: number,
   x: number,
@@ -93,7 +119,7 @@ export function under(
   let best: number | undefined;
   let depth = Number.NEGATIVE_INFINITY;
   of.xyz.forEach((v, i) => {
-    const [a, b, c] = turned(matrix, v);
+    const [a, b, c] = turned(matrix, from(frame.centre, v));
     if (Math.hypot(a * scale - x, -b * scale - y) <= near && c > depth) {
       best = i;
       depth = c;

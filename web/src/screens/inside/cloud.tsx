@@ -1,22 +1,45 @@
 /** The token embedding in space: turned by hand, coloured by what a token is, with the neighbours of one. */
-import { effect, signal } from "@preact/signals";
+import { computed, effect, signal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { isAbort, words } from "../../api/client";
-import { Button, Select, TextField } from "../../controls";
+import { Button, Select, TextField, Toggle } from "../../controls";
 import { reducedMotion, theme } from "../../state/theme";
 import { flatRenderer, type Look } from "../lattice/space-flat";
 import { glRenderer } from "../lattice/space-gl";
 import { rotation, turned, type Vec } from "../lattice/space-model";
 import { api, type Cloud, type Near } from "./api";
-import { COLOURS, hues, sceneOf, tints, under } from "./cloud-scene";
+import {
+  COLOURS,
+  type Frame,
+  frameOf,
+  from,
+  hues,
+  sceneOf,
+  stretch,
+  times,
+  tints,
+  under,
+} from "./cloud-scene";
 import { figure, percent, type Rgb, visible, whole } from "./figures";
 import { rgb, stops } from "./map";
-import { colour, fixed, placeKey, structure, token } from "./state";
+import { colour, equal, fixed, placeKey, structure, token } from "./state";
 
 const HOME = { around: 0.6, tip: 0.3, zoom: 1 };
 const pose = signal(HOME);
-const cloud = signal<Cloud | undefined>(undefined);
-const near = signal<Near | undefined>(undefined);
+const found = signal<Cloud | undefined>(undefined);
+const factors = computed<Vec>(() => (found.value && equal.value ? stretch(found.value) : [1, 1, 1]));
+/** As it is drawn: its directions stretched or not. */
+const cloud = computed<Cloud | undefined>(
+  () => found.value && { ...found.value, xyz: found.value.xyz.map((v) => times(factors.value, v)) },
+);
+const frame = computed<Frame | undefined>(() => cloud.value && frameOf(cloud.value));
+const asked = signal<Near | undefined>(undefined);
+const near = computed<Near | undefined>(() => {
+  const now = asked.value;
+  if (!now) return undefined;
+  const place = <T extends { xyz: Vec }>(n: T): T => ({ ...n, xyz: times(factors.value, n.xyz) });
+  return { ...place(now), near: now.near.map(place) };
+});
 const hovered = signal<number | undefined>(undefined);
 const turning = signal(false);
 
@@ -26,13 +49,13 @@ export function CloudView() {
   useEffect(() => {
     if (!structure.peek()) return;
     const stop = new AbortController();
-    cloud.value = undefined;
-    near.value = undefined;
+    found.value = undefined;
+    asked.value = undefined;
     hovered.value = undefined;
     setProblem(undefined);
     api.cloud(fixed.peek(), stop.signal).then(
-      (found) => {
-        cloud.value = found;
+      (answer) => {
+        found.value = answer;
       },
       (error: unknown) => {
         if (!isAbort(error)) setProblem(words(error));
@@ -40,19 +63,19 @@ export function CloudView() {
     );
     return () => stop.abort();
   }, [key]);
-  const found = cloud.value;
+  const drawn = cloud.value;
   return (
     <div class="two cloud">
       <div class="cloud-stage">
         {problem ? (
           <p class="field-error in-waiting">{problem}</p>
-        ) : found ? (
-          <Stage of={found} />
+        ) : drawn ? (
+          <Stage of={drawn} />
         ) : (
           <p class="quiet in-waiting">Finding the widest directions …</p>
         )}
       </div>
-      {found && <Side of={found} />}
+      {drawn && <Side of={drawn} />}
     </div>
   );
 }
@@ -64,7 +87,7 @@ function choose(id: number): void {
 
 function Stage({ of }: { of: Cloud }) {
   const ref = useRef<HTMLCanvasElement>(null);
-  useEffect(() => draw(ref.current!), [of]);
+  useEffect(() => draw(ref.current!), []);
   const under_ = hovered.value;
   return (
     <>
@@ -76,7 +99,7 @@ function Stage({ of }: { of: Cloud }) {
         tabIndex={0}
         aria-label="Token embedding in space: drag or arrow keys turn it, + and − zoom, a click picks a token"
       />
-      <Labels of={of} canvas={ref} />
+      <Labels canvas={ref} />
       <p class="cloud-status">
         <span class="mono">
           {of.ids.length < of.vocab
@@ -84,7 +107,8 @@ function Stage({ of }: { of: Cloud }) {
             : `${whole(of.vocab)} tokens`}
         </span>
         <span class="quiet">
-          {percent(of.shares.reduce((a, b) => a + b, 0))} of the variance of {of.width} dimensions
+          {percent(of.shares.reduce((a, b) => a + b, 0))} of the variance of {of.width} dimensions (
+          {of.shares.map(percent).join(", ")})
         </span>
         {under_ !== undefined && (
           <b class="mono said-token">
@@ -136,38 +160,57 @@ function turn(dx: number, dy: number): void {
 }
 
 /** Pixels a unit of the embedding. */
-function scaleOf(canvas: HTMLCanvasElement, reach: number): number {
-  return (0.47 * Math.min(canvas.width, canvas.height) * pose.value.zoom) / reach;
+function scaleOf(canvas: HTMLCanvasElement, edge: number): number {
+  return (0.48 * Math.min(canvas.width, canvas.height) * pose.value.zoom) / edge;
 }
 
-const reachOf = (of: Cloud) => 1.06 * Math.max(1e-9, ...of.xyz.map((v) => Math.hypot(...v)));
+interface Label {
+  id: number;
+  text: string;
+  x: number;
+  y: number;
+}
+
+/** Those that can be read: what would lie over one before it is left out. */
+export function readable(labels: readonly Label[]): Label[] {
+  const kept: Label[] = [];
+  const wide = (l: Label) => 7.4 * l.text.length + 10;
+  for (const l of labels)
+    if (!kept.some((k) => Math.abs(k.y - l.y) < 17 && l.x < k.x + wide(k) && k.x < l.x + wide(l)))
+      kept.push(l);
+  return kept;
+}
 
 /** The texts of the chosen token and its neighbours, over the picture. */
-function Labels({ of, canvas: ref }: { of: Cloud; canvas: { current: HTMLCanvasElement | null } }) {
+function Labels({ canvas: ref }: { canvas: { current: HTMLCanvasElement | null } }) {
   const now = near.value;
   const canvas = ref.current;
+  const view = frame.value;
   const p = pose.value;
   void sized.value;
-  if (!now || !canvas) return null;
+  if (!now || !canvas || !view) return null;
   const matrix = rotation(p.around, p.tip);
-  const scale = scaleOf(canvas, Math.max(reachOf(of), Math.hypot(...now.xyz))) / devicePixelRatio;
-  const at = (v: Vec) => {
-    const [x, y] = turned(matrix, v);
+  const scale = scaleOf(canvas, view.edge) / devicePixelRatio;
+  const label = (n: { id: number; text: string; xyz: Vec }): Label => {
+    const [x, y] = turned(matrix, from(view.centre, n.xyz));
     return {
-      left: `${canvas.clientWidth / 2 + x * scale}px`,
-      top: `${canvas.clientHeight / 2 - y * scale}px`,
+      id: n.id,
+      text: visible(n.text),
+      x: canvas.clientWidth / 2 + x * scale,
+      y: canvas.clientHeight / 2 - y * scale,
     };
   };
   return (
     <div class="cloud-labels" aria-hidden="true">
-      {now.near.map((n) => (
-        <span key={n.id} class="mono" style={at(n.xyz)}>
-          {visible(n.text)}
+      {readable([label(now), ...now.near.map(label)]).map((l) => (
+        <span
+          key={l.id}
+          class={l.id === now.id ? "mono cloud-chosen" : "mono"}
+          style={{ left: `${l.x}px`, top: `${l.y}px` }}
+        >
+          {l.text}
         </span>
       ))}
-      <b class="mono" style={at(now.xyz)}>
-        {visible(now.text)}
-      </b>
     </div>
   );
 }
@@ -178,18 +221,19 @@ function draw(canvas: HTMLCanvasElement): () => void {
   const renderer = glRenderer(canvas) ?? flatRenderer(canvas);
   canvas.dataset.renderer = renderer.name;
   let asked = 0;
-  let frame = 0;
+  let spinning = 0;
   const show = () => {
     asked = 0;
     const of = cloud.peek();
     if (!of) return;
     const dark = theme.peek() === "dark";
-    const scene = sceneOf(of, tints(of, colour.peek(), dark, shades(dark)), near.peek());
+    const view = frame.peek()!;
+    const scene = sceneOf(of, view, tints(of, colour.peek(), dark, shades(dark)), near.peek());
     const p = pose.peek();
     const names = ["accent", "cool", "warm", "quiet", "ground"] as const;
     const colours = Object.fromEntries(names.map((n) => [n, [...rgb(n)]])) as unknown as Look["colours"];
     const matrix = rotation(p.around, p.tip);
-    renderer.draw(scene, { matrix, scale: scaleOf(canvas, scene.reach), colours });
+    renderer.draw(scene, { matrix, scale: scaleOf(canvas, view.edge), colours });
     canvas.dataset.drawn = String(scene.balls.length);
     canvas.dataset.strokes = String(scene.strokes.length);
   };
@@ -209,7 +253,7 @@ function draw(canvas: HTMLCanvasElement): () => void {
     redraw();
   });
   const spin = effect(() => {
-    cancelAnimationFrame(frame);
+    cancelAnimationFrame(spinning);
     if (!turning.value) return;
     if (reducedMotion.value) {
       turning.value = false;
@@ -218,19 +262,19 @@ function draw(canvas: HTMLCanvasElement): () => void {
     }
     const go = () => {
       turn(-0.4, 0);
-      frame = requestAnimationFrame(go);
+      spinning = requestAnimationFrame(go);
     };
-    frame = requestAnimationFrame(go);
+    spinning = requestAnimationFrame(go);
   });
   const find = (e: PointerEvent) => {
     const of = cloud.peek();
     if (!of) return undefined;
     const box = canvas.getBoundingClientRect();
     const p = pose.peek();
-    const scale = scaleOf(canvas, reachOf(of));
+    const scale = scaleOf(canvas, frame.peek()!.edge);
     const x = (e.clientX - box.left - box.width / 2) * devicePixelRatio;
     const y = (e.clientY - box.top - box.height / 2) * devicePixelRatio;
-    return under(of, rotation(p.around, p.tip), scale, x, y, 9 * devicePixelRatio);
+    return under(of, frame.peek()!, rotation(p.around, p.tip), scale, x, y, 9 * devicePixelRatio);
   };
   let last: PointerEvent | undefined;
   let moved = 0;
@@ -289,7 +333,7 @@ function draw(canvas: HTMLCanvasElement): () => void {
     turning.value = false;
     watched.disconnect();
     cancelAnimationFrame(asked);
-    cancelAnimationFrame(frame);
+    cancelAnimationFrame(spinning);
     canvas.removeEventListener("wheel", wheel);
     renderer.dispose();
   };
@@ -299,26 +343,26 @@ const shades = (dark: boolean): Rgb[] => stops(dark).slice(1);
 
 function Side({ of }: { of: Cloud }) {
   const [problem, setProblem] = useState<string>();
-  const asked = token.value;
+  const typed = token.value;
   useEffect(() => {
     setProblem(undefined);
-    if (!asked) {
-      near.value = undefined;
+    if (!typed) {
+      asked.value = undefined;
       return;
     }
     const stop = new AbortController();
-    api.near(fixed.peek(), asked, stop.signal).then(
-      (found) => {
-        near.value = found;
+    api.near(fixed.peek(), typed, stop.signal).then(
+      (answer) => {
+        asked.value = answer;
       },
       (error: unknown) => {
         if (isAbort(error)) return;
-        near.value = undefined;
+        asked.value = undefined;
         setProblem(words(error));
       },
     );
     return () => stop.abort();
-  }, [asked, of]);
+  }, [typed, found.value]);
   const now = near.value;
   return (
     <aside class="side" aria-label="Colours and neighbours">
@@ -332,12 +376,21 @@ function Side({ of }: { of: Cloud }) {
         }}
       />
       <Legend of={of} />
+      <Toggle
+        control="inside.equal"
+        label="directions equally wide"
+        hint="Off: all three directions to one scale, so that lengths can be compared"
+        value={equal.value}
+        onChange={(v) => {
+          equal.value = v;
+        }}
+      />
       <TextField
         control="inside.find"
         label="Find a token"
         mono
         placeholder="its text, a part of it, or #12"
-        value={asked}
+        value={typed}
         error={problem}
         onChange={(v) => {
           token.value = v;
@@ -349,7 +402,7 @@ function Side({ of }: { of: Cloud }) {
             <h3>
               <span class="mono said-token">{visible(now.text)}</span> #{now.id}
             </h3>
-            <dl class="in-figures">
+            <dl class="in-figures in-figures-one">
               <Fact name="prime" value={whole(now.prime)} />
               <Fact name="class, id mod 12" value={String(now.id % 12)} />
               <Fact name="class, prime mod 12" value={String(now.prime % 12)} />

@@ -14,6 +14,7 @@ import {
   certificate,
   choose,
   colour,
+  equal,
   head,
   load,
   loadStructure,
@@ -65,6 +66,7 @@ function take(params: Readonly<Record<string, string>>): void {
   }
   if (params.token) token.value = params.token;
   if (params.colour) colour.value = params.colour;
+  if (params.view === "embedding") equal.value = params.scale !== "one";
   if (params.file) certificate.value = params.file;
 }
 
@@ -83,6 +85,7 @@ function address(): Record<string, string> {
     at: now === "lens" && spot.value.place >= 0 && `${spot.value.at}.${spot.value.place}`,
     token: now === "embedding" && token.value,
     colour: now === "embedding" && colour.value,
+    scale: now === "embedding" && !equal.value && "one",
     file: now === "certificate" && certificate.value,
   };
   return Object.fromEntries(Object.entries(of).filter(([, value]) => value)) as Record<string, string>;

@@ -119,12 +119,12 @@ function Grid({ of, lens }: { of: Trace; lens: Lens }) {
           }}
         />
       </div>
-      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: an application takes the focus and the arrow keys */}
       <div
         ref={ref}
         class="lens-frame"
         data-control="inside.lens"
         role="application"
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: an application takes the focus and the arrow keys
         tabIndex={0}
         aria-label="Likeliest next token behind each layer, at each token; the arrow keys move"
         aria-describedby="inside-spot"

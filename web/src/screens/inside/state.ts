@@ -24,6 +24,8 @@ export const cell = signal({ query: -1, key: -1 });
 export const spot = signal({ at: -1, place: -1 });
 export const token = signal("");
 export const colour = signal("class");
+/** The cloud's three directions are drawn equally wide, instead of to one scale. */
+export const equal = signal(true);
 export const certificate = signal("");
 
 export const structure = signal<Structure | undefined>(undefined);
