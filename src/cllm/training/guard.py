@@ -50,6 +50,7 @@ def birthplace(step: Step, batches: Sequence[Batch], dropout: Key | None) -> Bir
         if bad:
             raise _Found(Birthplace(layer, op, bad, result.numel()))
 
+    reducer, step.reducer = step.reducer, None  # only this rank runs again
     try:
         for batch in batches:
             step.zero()
@@ -58,6 +59,8 @@ def birthplace(step: Step, batches: Sequence[Batch], dropout: Key | None) -> Bir
                 look(None, f"gradient of {name}", view)
     except _Found as found:
         return found.place
+    finally:
+        step.reducer = reducer
     return None
 
 

@@ -29,9 +29,11 @@ class Norm:
         return math.isfinite(self.value)
 
 
-def gradient_norm(step: Step, clip: float) -> Norm:
-    """‖Σ g‖ / valid over all tensors, summed in float64; `clip` 0 means no clipping."""
-    squares = sum_of_squares(step)
+def gradient_norm(step: Step, clip: float, squares: float | None = None) -> Norm:
+    """‖Σ g‖ / valid over all tensors, summed in float64; `clip` 0 means no clipping. squares: Σ g², where not all of
+    the gradients are here."""
+    if squares is None:
+        squares = sum_of_squares(step)
     norm = math.sqrt(squares) / max(step.sums.valid, 1)
     return Norm(norm, min(1.0, clip / norm) if clip and norm > 0 else 1.0)
 

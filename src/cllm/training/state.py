@@ -149,12 +149,12 @@ class State:
             load(self.model.params, rest, "raw.")
         else:
             load(self.model.params, weights, "")
-        whole = zero_moments(self.config, self.model.layout, "meta")
-        for name, moment in self.moments.items():
-            kinds = whole[name].stored()
-            for key, view in moment.stored().items():
-                found = fitting(f"{name}.{key}", rest, tuple(kinds[key].shape), view.dtype)
-                view.copy_(found if self.shard is None else piece(found, self.shard, key))
+        for name, whole in zero_moments(self.config, self.model.layout, "meta").items():
+            own = self.moments[name].stored()
+            for key, kind in whole.stored().items():  # of all tensors: ranks with different shards ask alike
+                found = fitting(f"{name}.{key}", rest, tuple(kind.shape), kind.dtype)
+                if key in own:
+                    own[key].copy_(found if self.shard is None else piece(found, self.shard, key))
 
     @property
     def bytes_by_part(self) -> dict[str, int]:

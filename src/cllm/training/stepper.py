@@ -7,21 +7,29 @@ computes its share of the rows, and behind `gradients` all hold the same sums.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from cllm.data.shard import Shard
 from cllm.data.stream import Stream
 from cllm.engine.dropout import Key
 from cllm.model.batch import Batch
-from cllm.model.step import Sums
-from cllm.model.tables import averaged
+from cllm.model.step import Step, Sums
+from cllm.training.distributed.arrange import arrange
+from cllm.training.distributed.gather import whole
 from cllm.training.distributed.group import Group
 from cllm.training.distributed.split import share
+from cllm.training.distributed.squares import fsum
+from cllm.training.distributed.update import update_pieces
 from cllm.training.noise import Parts, note
-from cllm.training.optimiser import Norm, buffers, gradient_norm, update
+from cllm.training.optimiser import Norm, gradient_norm, update
 from cllm.training.plan import make_step, return_memory
 from cllm.training.state import State
+
+T = TypeVar("T")
 
 
 class Stepper:
@@ -32,10 +40,14 @@ class Stepper:
         group: the ranks that share each step. Raises ConfigError when there is not something to do for each."""
         c = state.config
         self.group = group or Group.alone()
-        self.share = share(c.train, self.group.rank, self.group.size, c.distributed.reduction)
-        several = self.group.size > 1
+        self.arrangement = arrange(c, self.group)
+        self.share = self.arrangement.share
         self.state, self._first = state, True
-        self.step = make_step(state, fused=fused, rows=self.share.most, several=several)
+        self.reducer = self.arrangement.reducer(state.model.device)
+        grads = self.reducer.grads if self.reducer is not None else None
+        self.step = make_step(state, fused=fused, rows=self.share.most, several=self.group.size > 1, grads=grads)
+        if self.reducer is not None:
+            self.reducer.attach(self.step)
         self.flag = 0
         """What this rank has to tell the others with the next step's figures (see `told`)."""
         self.told = [0] * self.group.size
@@ -74,25 +86,32 @@ class Stepper:
         self.step.zero()
         if self.parts is not None:
             self.parts.begin()
+        if self.reducer is not None:
+            self.reducer.start()
+        sums: list[Sums] = []
         for batch in batches:
-            self.step.accumulate(batch, self.key(step))
+            if self.reducer is not None:
+                self.reducer.begin(last=len(sums) + 1 == len(batches))
+            if self.arrangement.fixed:
+                self.step.sums = Sums()  # of each leaf by itself
+            sums.append(self.step.accumulate(batch, self.key(step)))
             if self.parts is not None:
                 self.parts.behind_micro_batch()
-        if self.group.size > 1:
-            self._add_up()
-        return gradient_norm(self.step, self.state.config.optim.clip)
+        if self.reducer is None:
+            return gradient_norm(self.step, self.state.config.optim.clip)
+        self.reducer.finish()
+        self._add_up(sums if self.arrangement.fixed else sums[-1:])
+        squares = self.reducer.squares() if self.arrangement.fixed or self.arrangement.zero else None
+        return gradient_norm(self.step, self.state.config.optim.clip, squares)
 
-    def _add_up(self) -> None:
-        """The sums of all ranks in place of this rank's."""
-        for part in buffers(self.step.grads):
-            self.group.sum_(part.data)
-        for name, gradient in self.step.grads.items():
-            if self.step.model.is_averaged(name):  # equal entries, in spite of the order in which ranks were added
-                gradient.copy_(averaged(gradient))
-        mine = self.step.sums
-        every = self.group.gather([mine.loss, mine.valid, self.flag])
-        self.step.sums = Sums(math.fsum(loss for loss, _, _ in every), round(sum(valid for _, valid, _ in every)))
-        self.told = [round(flag) for _, _, flag in every]
+    def _add_up(self, sums: list[Sums]) -> None:
+        """Loss and targets of all ranks in place of this rank's; exact, so that no order matters."""
+        most = max(1, -(-self.state.config.train.accumulate // self.group.size)) if self.arrangement.fixed else 1
+        sums = sums + [Sums()] * (most - len(sums))
+        every = self.group.gather([self.flag, *(one.loss for one in sums), *(one.valid for one in sums)])
+        losses, targets = ([x for one in every for x in one[a : a + most]] for a in (1, 1 + most))
+        self.step.sums = Sums(fsum(losses), round(sum(targets)))
+        self.told = [round(flag) for flag, *_ in every]
 
     def noise_scale(self, norm: Norm) -> float | None:
         """The gradient noise scale in targets, as it is known behind these gradients (see noise.py)."""
@@ -107,11 +126,25 @@ class Stepper:
 
     def update(self, lr: float, norm: Norm) -> None:
         """The optimiser's step in place: one more step done, its rows used up."""
-        update(self.state, self.step, self.step.kernels, lr, norm)
+        if self.reducer is not None and self.arrangement.zero:
+            update_pieces(self.state, self.reducer, self.step.kernels, lr, norm, self.step.sums.valid)
+        else:
+            update(self.state, self.step, self.step.kernels, lr, norm)
         self.state.position += self.rows
         if self._first:
             return_memory()  # what the first step's growing workspaces left behind
             self._first = False
+
+    def whole(self, use: Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], T]) -> T | None:
+        """What `use` gives on rank 0 for the whole state's tensors (see distributed/gather.py). Collective."""
+        return whole(self.state, self.arrangement.plan, self.group, use)
+
+    @property
+    def looking(self) -> Step:
+        """A step that keeps every gradient, to look at them: this one, if it does."""
+        if self.step.sink is None and (self.reducer is None or self.reducer.grads is None):
+            return self.step
+        return make_step(self.state, rows=self.share.most, several=self.group.size > 1)
 
     def skip(self) -> None:
         """The step counts as done and its rows as used up, but nothing is learnt from them."""

@@ -96,7 +96,7 @@ def bytes_by_part(config: Config, rank: int, size: int) -> dict[str, int]:
     arrangement = arrange(config, Group(rank=rank, size=size))
     state = State.fresh(config, "meta", arrangement.shard)
     reducer = arrangement.reducer("meta")
-    grads = reducer.grads if isinstance(reducer, Passing) else None
+    grads = None if reducer is None else reducer.grads
     step = make_step(state, fused=True, rows=arrangement.share.most, several=size > 1, grads=grads)
     parts = state.bytes_by_part | step.bytes_by_part
     return parts if reducer is None else parts | reducer.arena.bytes_by_part

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from cllm.engine.buffers import Arena, Flat
+from cllm.engine.compact import Mixed
 from cllm.model.step import Step
 from cllm.model.tables import averaged
 from cllm.training.distributed import squares
@@ -53,6 +54,9 @@ class Reducer:
 
     in_turn = False
     """Whether the ranks take the leaves of the tree in turn, not in stretches."""
+
+    grads: Mixed | None = None
+    """The buffers that the step must use for its gradients; None: its own."""
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ def block_squares(piece: Tensor) -> list[float]:
     whole = piece.numel() // BLOCK * BLOCK
     rows = piece[:whole].view(-1, BLOCK)
     for at in range(0, rows.shape[0], ROWS):
-        found += rows[at : at + ROWS].double().square_().sum(1).tolist()
+        found += rows[at : at + ROWS].double().square().sum(1).tolist()
     if whole < piece.numel():
         rest = torch.zeros(1, BLOCK, dtype=torch.float64, device=piece.device)
         rest[0, : piece.numel() - whole] = piece[whole:]

@@ -55,7 +55,7 @@ class Passing(Reducer):
         super().__init__(plan, group, dtype, device, count=count, spread=False)
         self._places = self._own_places()
         self._turning = [i for i, b in enumerate(plan.buckets) if all(map(hidden_matrix, b.names))]
-        self.grads = self._buffers(device)
+        self.grads: Turning = self._buffers(device)
 
     def _buffers(self, device: torch.device | str) -> Turning:
         layout, buckets = self.plan.layout, self.plan.buckets

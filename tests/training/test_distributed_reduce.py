@@ -1,0 +1,184 @@
+"""Gradient sums, updates and states of 1, 2, 3 and 4 processes, for data parallel, ZeRO-1 and ZeRO-2.
+
+Real processes with gloo; one launch for each number of them makes all cases (reduce_worker.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from judges.bounds import UNIT, gamma
+from torch import Tensor
+from training import reduce_worker as worker
+
+from cllm.data.prepare import prepare
+from cllm.training.distributed.group import Group
+
+SIZES = (2, 3, 4)
+FIXED = {"distributed.reduction": "fixed"}
+OPTIMISERS: dict[str, dict[str, Any]] = {
+    "adamw": {"optim.ema": 0.9},
+    "sgd": {"optim.name": "sgd", "optim.clip_value": 0.001},
+    "muon": {"optim.name": "muon", "model.tied": False},
+    "lean": {"precision": "bf16", "memory": "lean"},
+    "bf16": {"precision": "bf16", "model.dropout": 0.1},
+}
+
+
+def _cases() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for zero in (0, 1, 2):
+        z = {"distributed.zero": zero}
+        for name, changes in OPTIMISERS.items():
+            found[f"fixed {name} zero{zero}"] = FIXED | z | changes
+        found[f"fixed five zero{zero}"] = FIXED | z | {"train.accumulate": 5, "train.batch": 2}
+        for accumulate in (1, 4):
+            found[f"fast adamw zero{zero} a{accumulate}"] = z | {"train.accumulate": accumulate}
+        found[f"fast muon zero{zero}"] = z | OPTIMISERS["muon"]
+        found[f"fast lean zero{zero}"] = z | OPTIMISERS["lean"] | {"train.accumulate": 1}
+        found[f"fast equivariant zero{zero}"] = z | {"model.equivariant": True, "precision": "fp64"}
+        for mutant in worker.MUTANTS:
+            wrong = {"mutant": mutant, "train.accumulate": 12, "train.batch": 1}  # as many for each rank
+            found[f"fixed {mutant} zero{zero}"] = FIXED | z | wrong
+            found[f"fast {mutant} zero{zero}"] = z | wrong
+    return found
+
+
+CASES = _cases()
+MUTANTS = [name for name, changes in CASES.items() if "mutant" in changes]
+SOUND = [name for name in CASES if name not in MUTANTS]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("reduce")
+    draw, words = random.Random(5), "the ring has twelve places and seven of them turn with it".split()
+    lines = [" ".join(draw.choices(words, k=draw.randint(1, 6))) for _ in range(150)]
+    (found / "text").mkdir()
+    for i, line in enumerate(lines):  # documents of very different lengths: rows with few valid targets
+        (found / "text" / f"{i:03}.txt").write_text(line)
+    prepare([str(found / "text")], found / "data", tokenizer="char", vocab_size=40, val_fraction=0.1)
+    (found / "cases.json").write_text(json.dumps(CASES))
+    return found
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path) -> dict[int, list[dict[str, Any]]]:
+    """What the ranks of each number of processes found, by rank."""
+    found = {1: [{name: worker.run(Group.alone(), folder / "data", CASES[name]) for name in SOUND}]}
+    for size in SIZES:
+        launch(folder, size)
+        found[size] = [torch.load(folder / f"{size}-{rank}.pt", weights_only=False) for rank in range(size)]
+    return found
+
+
+def launch(folder: Path, size: int) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    tests = str(Path(__file__).parents[1])
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size), "PYTHONPATH": tests}
+    running = [
+        subprocess.Popen(
+            [sys.executable, worker.__file__, str(folder)],
+            env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(size)
+    ]  # fmt: skip
+    said = [one.communicate(timeout=240)[1] for one in running]
+    failed = [f"rank {rank} of {size}: {said[rank]}" for rank, one in enumerate(running) if one.returncode]
+    assert not failed, "\n".join(sorted(failed, key=lambda text: "PeerLost" in text)[:1])
+
+
+def together(parts: list[dict[str, tuple[int, Tensor]]], like: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The gradients of all ranks' pieces; each entry must be there, and the same on all ranks that have it."""
+    found = {}
+    for name, one in like.items():
+        whole, seen = torch.zeros_like(one), torch.zeros(one.numel(), dtype=torch.bool)
+        for part in parts:
+            if name in part:
+                start, piece = part[name]
+                there = slice(start, start + piece.numel())
+                assert torch.equal(whole[there][seen[there]], piece[seen[there]]), f"{name} differs between ranks"
+                whole[there], seen[there] = piece, True
+        assert seen.all(), f"{name}: entries that no rank has"
+        found[name] = whole
+    return found
+
+
+def check_sums(ranks: list[dict[str, Any]]) -> None:
+    """Each entry within γ_(n − 1)·Σ|terms| of the exact sum of what the ranks had."""
+    terms = [term for rank in ranks for term in rank["terms"]]
+    sums = together([rank["sums"] for rank in ranks], terms[0])
+    for name, got in sums.items():
+        parts = torch.stack([term[name].double() for term in terms])
+        bound = gamma(max(len(terms) - 1, 1), UNIT[got.dtype]) * parts.abs().sum(0)
+        bound *= 2 if got.dtype == torch.float64 else 1  # the judge adds in float64, too
+        off = (got.double() - parts.sum(0)).abs()
+        assert (off <= bound * (1 + 2.0**-20)).all(), f"{name}: {float((off - bound).max()):.3g} too far"
+
+
+def check_same(a: dict[str, Any], ranks: list[dict[str, Any]]) -> None:
+    """The gradient sums, figures, weights and moments of one process, to the bit."""
+    one = {name: piece for name, (_, piece) in a["sums"].items()}
+    for name, got in together([rank["sums"] for rank in ranks], one).items():
+        assert torch.equal(got, one[name]), f"gradient of {name}"
+    for rank in ranks:
+        for step in range(worker.STEPS):
+            assert rank[f"step {step}"] == a[f"step {step}"]
+        for kind in ("weights", "operands"):
+            assert rank[kind].keys() == a[kind].keys()
+            assert all(torch.equal(value, a[kind][name]) for name, value in rank[kind].items()), kind
+    rest = ranks[0]["rest"]
+    assert rest.keys() == a["rest"].keys()
+    for name, value in rest.items():
+        assert value.shape == a["rest"][name].shape and torch.equal(value, a["rest"][name]), name
+
+
+@pytest.mark.parametrize("name", [name for name in SOUND if name.startswith("fixed")])
+def test_the_fixed_tree_gives_the_same_bits_for_any_number_of_processes(results, name: str):
+    for size in SIZES:
+        check_same(results[1][0][name], [rank[name] for rank in results[size]])
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_sums_are_within_the_bound_of_what_was_added(results, name: str):
+    for size in SIZES:
+        check_sums([rank[name] for rank in results[size]])
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_wrong_reduction_is_found(results, name: str):
+    for size in SIZES:
+        with pytest.raises(AssertionError):
+            check_sums([rank[name] for rank in results[size]])
+
+
+@pytest.mark.parametrize("name", [name for name in SOUND if name.startswith("fast")])
+def test_all_ranks_have_the_same_weights_and_figures(results, name: str):
+    for size in SIZES:
+        ranks = [rank[name] for rank in results[size]]
+        for rank in ranks[1:]:
+            assert all(rank[f"step {step}"] == ranks[0][f"step {step}"] for step in range(worker.STEPS))
+            for kind in ("weights", "operands"):
+                assert all(torch.equal(value, ranks[0][kind][n]) for n, value in rank[kind].items()), kind
+        if CASES[name].get("precision") == "bf16":
+            continue
+        for tensor, value in ranks[0]["weights"].items():
+            assert torch.equal(ranks[0]["operands"][tensor], value)
+
+
+def test_ranks_have_different_numbers_of_valid_targets(results):
+    rows = [rank["fast adamw zero0 a1"]["rows"] for rank in results[4]]
+    counts = [sum(int((documents[:, 1:] >= 0).sum()) for _, documents in own) for own in rows]
+    assert len(set(counts)) > 1
