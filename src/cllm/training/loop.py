@@ -13,9 +13,12 @@ import math
 import shlex
 import signal
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from torch import Tensor
 
 from cllm.data.prepare import Prepared
 from cllm.data.stream import SequentialRows, Stream
@@ -26,7 +29,9 @@ from cllm.model.layout import flops_per_token
 from cllm.model.step import Step
 from cllm.training import checkpoint, guard
 from cllm.training.curve import write_curve
-from cllm.training.distributed.group import Group
+from cllm.training.distributed.arrange import arrange
+from cllm.training.distributed.gather import whole
+from cllm.training.distributed.group import Group, PeerLost
 from cllm.training.distributed.handover import hand_over
 from cllm.training.distributed.split import FIXED
 from cllm.training.events import EventLog
@@ -177,7 +182,7 @@ class Loop:
             self._roll_back(spike)
             return
         logged = (state.step + 1) % state.config.log.every == 0 or state.step + 1 == steps
-        norms = self._norms() if logged and state.config.log.grad_norms else {}
+        norms = self._norms() if logged and self.group.first and state.config.log.grad_norms else {}
         if skipped:
             self.stepper.skip()
         else:
@@ -254,6 +259,8 @@ class Loop:
         if better or (c.checkpoint.every and step % c.checkpoint.every == 0):
             try:
                 self._save(best=better)
+            except PeerLost:
+                raise
             except RunError as error:  # written at once; the next one may find room again, the last one must
                 self._save_failed(error)
 
@@ -341,30 +348,47 @@ class Loop:
 
     def _save_now(self, *, best: bool = False) -> None:
         """Save this state and wait until it is durable, on all ranks. Raises RunError when it cannot be."""
+        failed: RunError | None = None
+        try:
+            self._save(best=best)
+        except RunError as error:
+            failed = error
 
         def durable() -> None:
-            self._save(best=best)
+            if failed is not None:
+                raise failed
             self._saved(self._saver.wait())
 
         self.group.lead(durable)
 
     def _save(self, *, best: bool = False) -> None:
-        """Start saving this state, once the save before is through. Rank 0 does it."""
-        if self._marked == self.state.step or not self.group.first:
+        """Start saving this state, once the save before is through: rank 0 does it, with the pieces of all ranks where
+        they have pieces."""
+        needed = self._marked != self.state.step
+        if self.state.shard is not None:
+            needed = self.group.agree(needed)
+        elif not self.group.first:
+            return
+        if not needed:
             return
         self._settle_save()
         c, meta = self.state.config, self.state.meta()
         meta |= {"tokenizer": self.data.tokenizer.sha256, "data": self.data.record.train_sha256}
         spare = {checkpoint.checkpoint_name(rollback_step(self.state.step, c.checkpoint.every or 0))}
-        with self._interrupt.shield():
+
+        def write(weights: Mapping[str, Tensor], rest: Mapping[str, Tensor]) -> None:
             self._saver.save(
                 self.state.step,
-                *self.state.tensors(),
+                weights,
+                rest,
                 meta,
                 keep=c.checkpoint.keep,
                 best=best,
                 spare=spare if c.guard.spikes == "rollback" else (),
             )
+
+        with self._interrupt.shield():
+            whole(self.state, arrange(c, self.group).plan, self.group, write)
             self._marked = self.state.step
             if not c.checkpoint.background:
                 self._saved(self._saver.wait())

@@ -24,9 +24,10 @@ from cllm.text.training import KINDS
 from cllm.training import checkpoint
 from cllm.training.checkpoint import Checkpoint
 from cllm.training.curve import PICTURE
+from cllm.training.distributed.arrange import arrange, bytes_by_part
 from cllm.training.distributed.group import Group
 from cllm.training.distributed.handover import equalise, hand_over
-from cllm.training.distributed.split import share
+from cllm.training.distributed.split import FIXED
 from cllm.training.events import EventLog
 from cllm.training.lock import FILE as LOCK_FILE
 from cllm.training.lock import RunLock, last_launch
@@ -167,8 +168,8 @@ def _fresh(config: Config, data: Prepared, display: Display, group: Group | None
     if config.train.steps is None and config.train.max_minutes is None:
         config = settings.replace(config, {"train.max_minutes": DEFAULT_MINUTES})
     device = device_of(config)
-    group.each(lambda: _fits(config, device))
-    state = State.fresh(config, device)
+    group.each(lambda: _fits(config, device, group))
+    state = State.fresh(config, device, arrange(config, group).shard)
     origin = None
     if config.start is not None:
         start = Path(config.start)
@@ -301,12 +302,7 @@ def starting_point(start: Path) -> dict[str, Any]:
 
 def refuse_processes(config: Config, size: int) -> None:
     """Raises ConfigError for what so many ranks cannot do."""
-    share(config.train, 0, size, config.distributed.reduction)
-    if config.memory == "fused" and size > 1:
-        raise ConfigError(
-            f'memory: "fused" updates each tensor inside the backward, before the gradients of {size} processes could '
-            'be added; memory = "lean" keeps them'
-        )
+    assert arrange(config, Group(size=size)).share
 
 
 def check_group(config: Config, group: Group) -> None:
@@ -328,9 +324,17 @@ def check_group(config: Config, group: Group) -> None:
     group.each(same)
 
 
-def _fits(config: Config, device: torch.device) -> None:
+def _bytes(config: Config, group: Group) -> dict[str, int]:
+    """What this rank's training allocates, by part."""
+    return size(config).bytes_by_part if group.size == 1 else bytes_by_part(config, group.rank, group.size)
+
+
+def _fits(config: Config, device: torch.device, group: Group | None = None) -> None:
     """Refuse a model that the machine's memory cannot hold, before any of it is taken."""
-    needed, memory = size(config).total_bytes, memory_of(device)
+    group = group or Group.alone()
+    needed, memory = sum(_bytes(config, group).values()), memory_of(device)
+    if device.type == "cpu":
+        needed *= group.local_size
     if needed > memory:
         raise LimitError(
             f"training needs {needed / 1e9:.1f} GB, this machine has {memory / 1e9:.1f} GB. A smaller train.batch "
@@ -355,7 +359,10 @@ def _existing(run_dir: Path, resume: bool, display: Display) -> Checkpoint | Non
     for note in found.notes:
         display.message(note)
     display.message(f"resuming {run_dir} at step {found.step}")
+    fixed = found.meta["config"].get("distributed", {}).get("reduction") == FIXED
     for change in found.environment_changes():
+        if fixed and change.startswith(checkpoint.PROCESSES):
+            continue  # the bits do not depend on it
         display.message(f"note: {change}; the rest of the run may differ in the last bits")
     return found
 
@@ -406,10 +413,10 @@ def _prepare(config: Config, run_dir: Path, display: Display) -> Prepared:
 
 
 def _notes(loop: Loop, resumed: str | None) -> dict[str, Any]:
-    measured, data = size(loop.state.config), loop.data
+    data = loop.data
     return {
-        "parameters": measured.parameters,
-        "bytes": measured.bytes_by_part,
+        "parameters": loop.state.model.layout.parameters,
+        "bytes": _bytes(loop.state.config, loop.group),
         "kernels": loop.step.kernels.name,
         "threads": torch.get_num_threads(),
         "processes": loop.group.size,

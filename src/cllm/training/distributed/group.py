@@ -92,6 +92,11 @@ class Group:
         return cls(rank, size, local_rank, backend, _launch(), patient)
 
     @property
+    def local_size(self) -> int:
+        """Ranks on this machine."""
+        return _number("LOCAL_WORLD_SIZE") or 1 if self.size > 1 else 1
+
+    @property
     def first(self) -> bool:
         """Whether this is rank 0."""
         return self.rank == 0
