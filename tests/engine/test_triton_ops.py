@@ -216,7 +216,7 @@ def test_adamw_rounds_as_its_twin_does():
 def test_the_device_decides_whether_there_is_an_update(go):
     betas, numbers = STEP["betas"], {"scale": 1 / 37, "lr": 1e-2}
     scale, lr = (torch.tensor(x, dtype=torch.float64) for x in numbers.values())
-    factors = adamw.factors(scale, lr, torch.tensor(5), STEP["decay"], betas, torch.tensor(go))
+    factors = twin.factors(scale, lr, torch.tensor(5), STEP["decay"], betas, torch.tensor(go))
     (w, g, m, v), shadow = drawn(131, torch.float32, shadowed=True)
     g[7] = math.nan if not go else g[7]
     before = [x.clone() for x in (w, g, m, v, shadow)]

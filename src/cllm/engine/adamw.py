@@ -51,6 +51,42 @@ def adamw(
             shadow[part].copy_(ws)
 
 
+def factors(scale: Tensor, lr: Tensor, t: Tensor, decay: float, betas: tuple[float, float], go: Tensor) -> Tensor:
+    """What `adamw_on_device` needs of a step, float64 [5], computed where its arguments are; the host does not wait.
+
+    scale, lr: float64 scalars.  t: the number of this step, from 1.  go: whether the update is to be made.
+    """
+    b1, b2 = (torch.pow(torch.full_like(scale, beta), t) for beta in betas)
+    return torch.stack((scale, 1.0 - lr * decay, lr / (1.0 - b1), 1.0 / (1.0 - b2).sqrt(), go.double()))
+
+
+def adamw_on_device(
+    w: Tensor,
+    g: Tensor,
+    m: Tensor,
+    v: Tensor,
+    factors: Tensor,
+    *,
+    betas: tuple[float, float],
+    eps: float,
+    shadow: Tensor | None = None,
+) -> None:
+    """The same update with the step's numbers in a tensor; where its last one is 0, nothing changes."""
+    (scale, keep, rate, root), go = factors[:4].to(w.dtype), factors[4] != 0
+    b1, b2 = betas
+    for at in range(0, w.numel(), BLOCK):
+        part = slice(at, at + BLOCK)
+        ws, ms, vs = w[part], m[part], v[part]
+        x = g[part] * scale
+        first = (ms * b1).add_(x * (1.0 - b1))
+        second = (vs * b2).add_((x * (1.0 - b2)).mul_(x))
+        weight = (ws * keep).sub_((first * rate).div_(square_root(second).mul_(root).add_(eps)))
+        for old, new in ((ws, weight), (ms, first), (vs, second)):
+            torch.where(go, new, old, out=old)
+        if shadow is not None:
+            shadow[part].copy_(ws)
+
+
 def sgd(
     w: Tensor,
     g: Tensor,
@@ -82,6 +118,12 @@ def square_root(x: Tensor, out: Tensor | None = None) -> Tensor:
         return torch.sqrt(x, out=out)
     np.sqrt(x.numpy(), out=out.numpy())
     return out
+
+
+def squares_on_device(g: Tensor) -> Tensor:
+    """Σ g² in float64, a scalar where g is; the host does not wait for it."""
+    norm: Tensor = torch.linalg.vector_norm(g, dtype=torch.float64)
+    return norm.square()
 
 
 def sum_of_squares(g: Tensor) -> float:

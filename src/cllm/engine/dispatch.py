@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cllm.engine import (
     adamw,
@@ -72,6 +73,7 @@ class Kernels:
     dropout_mask(key, p, layer, site, mask_BTD)       dropout_apply(x_ND s, mask_ND, p, y_ND o | s)
     cross_entropy(z_RV s, targets_R, smoothing, loss_R s, lse_R s, dz_RV o | None)
     adamw, sgd, sum_of_squares: on flat segments, engine/adamw.py; adamw8: engine/moments.py
+    adamw_on_device, squares_on_device: the same with a step's numbers on the device, where the host need not wait
     add_rounded, scatter_rounded: sums into bfloat16, engine/rounded.py
     """
 
@@ -98,6 +100,8 @@ class Kernels:
     sgd: Op
     adamw8: Op
     sum_of_squares: Callable[..., float]
+    adamw_on_device: Op
+    squares_on_device: Callable[..., Tensor]
     add_rounded: Op
     scatter_rounded: Op
 
@@ -135,6 +139,8 @@ def torch_kernels(operand: torch.dtype, activation: str = "gelu_tanh") -> Kernel
         sgd=adamw.sgd,
         adamw8=moments.adamw8,
         sum_of_squares=adamw.sum_of_squares,
+        adamw_on_device=adamw.adamw_on_device,
+        squares_on_device=adamw.squares_on_device,
         add_rounded=rounded.add_rounded,
         scatter_rounded=rounded.scatter_rounded,
     )

@@ -43,9 +43,10 @@ class Derived:
     valid: int
 
 
-def derive(batch: Batch, document_mask: bool, device: torch.device | str = "cpu") -> Derived:
+def derive(batch: Batch, document_mask: bool, device: torch.device | str = "cpu", *, count: bool = True) -> Derived:
     """Targets are the next tokens. Ignored: padding, a target in padding and, with a document mask, a target across
-    a boundary; then positions restart at each document, too."""
+    a boundary; then positions restart at each document, too. count: False leaves `valid` 0 instead of waiting for the
+    device to count."""
     tokens, documents = batch.tokens_BT1.to(device), batch.documents_BT1.to(device)
     ignored = (documents[:, :-1] < 0) | (documents[:, 1:] < 0)
     positions = of_query = None
@@ -57,7 +58,7 @@ def derive(batch: Batch, document_mask: bool, device: torch.device | str = "cpu"
         starts[:, 1:] = columns[:, 1:] * (of_query[:, 1:] != of_query[:, :-1])
         positions = columns - starts.cummax(dim=1).values
     targets = tokens[:, 1:].masked_fill(ignored, IGNORED)
-    return Derived(tokens[:, :-1].contiguous(), targets, positions, of_query, int((~ignored).sum()))
+    return Derived(tokens[:, :-1].contiguous(), targets, positions, of_query, int((~ignored).sum()) if count else 0)
 
 
 def pad_rows(batch: Batch, rows: int) -> Batch:

@@ -6,6 +6,7 @@ valid targets of the whole step (training/optimiser.py). The same buffers serve 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -158,17 +159,32 @@ class Step:
         if dropout is not None:
             dropout = Key(dropout.seed, dropout.step, batch.first_row)
         d = derive(self._fit(batch), self.document_mask, self.model.device)
-        see = probe or unseen
+
+        def count() -> None:
+            self.sums = Sums(self.sums.loss + float(self._loss_N.sum(dtype=torch.float64)), self.sums.valid + d.valid)
+            if self.sink is not None:
+                self.sink.begin(self.sums)
+
+        self.passes(d, dropout, probe or unseen, count)
+        return self.sums
+
+    def passes(
+        self, d: Derived, dropout: Key | None, see: Probe = unseen, behind_loss: Callable[[], None] | None = None
+    ) -> Tensor:
+        """Forward and backward of a micro-batch that is on the device, without waiting for it: gradient sums are
+        added, `sums` stays. Returns the losses [B·T] (0 where ignored), a buffer.
+
+        dropout: with its first row.  behind_loss: called before the backward, when the losses are on their way.
+        """
         run = Pass(self.model, self.kernels, self.acts, d.documents_BT, dropout, see=see)
         normed = forward(run, d.inputs_BT, d.positions_BT)
         self._head(normed, d.targets_BT.reshape(-1))
         see(None, "loss", self._loss_N)
         see(None, "head backward", self._dy_ND)
-        self.sums = Sums(self.sums.loss + float(self._loss_N.sum(dtype=torch.float64)), self.sums.valid + d.valid)
-        if self.sink is not None:
-            self.sink.begin(self.sums)
+        if behind_loss is not None:
+            behind_loss()
         self._backward(d.inputs_BT, d.positions_BT, run)
-        return self.sums
+        return self._loss_N
 
     def evaluate(self, batch: Batch, model: Model | None = None) -> Evaluation:
         """Loss, rank and ignored targets of each position, without gradients (and without label smoothing).

@@ -1,7 +1,7 @@
 """AdamW in one pass over memory, with what changes from step to step in a tensor on the device.
 
 So the launch is the same for every step, as a captured graph needs it; and a step whose gradient is not finite is made
-into nothing by the tensor `go`, without the host looking. Formulas and order of operations: engine/adamw.py.
+into nothing by a number of that tensor, without the host looking. Formulas and order of operations: engine/adamw.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from cllm.engine.adamw import squares_on_device
 from cllm.engine.cuda.arithmetic import divided, narrowed, square_root
 from cllm.engine.cuda.launch import contiguous, launch
 
@@ -40,15 +41,6 @@ def _update(
         tl.store(w + at, weight, mask=inside)
         if SHADOWED:
             tl.store(shadow + at, narrowed(weight.to(tl.float32), shadow.dtype.element_ty), mask=inside)
-
-
-def factors(scale: Tensor, lr: Tensor, t: Tensor, decay: float, betas: tuple[float, float], go: Tensor) -> Tensor:
-    """What `adamw_on_device` needs of a step, float64 [5], all of it computed on the device.
-
-    scale, lr: float64 scalars.  t: the number of this step, from 1.  go: whether the update is to be made.
-    """
-    b1, b2 = (beta ** t.double() for beta in betas)
-    return torch.stack((scale, 1.0 - lr * decay, lr / (1.0 - b1), (1.0 - b2).rsqrt(), go.double()))
 
 
 def adamw_on_device(
@@ -92,12 +84,6 @@ def adamw(
     adamw_on_device(w, g, m, v, on_device, betas=betas, eps=eps, shadow=shadow)
 
 
-def sum_of_squares_on_device(g: Tensor) -> Tensor:
-    """Σ g² in float64, a scalar on the device."""
-    norm: Tensor = torch.linalg.vector_norm(g, dtype=torch.float64)
-    return norm.square()
-
-
 def sum_of_squares(g: Tensor) -> float:
     """Σ g² in float64, for the global norm; the host waits for it."""
-    return float(sum_of_squares_on_device(g))
+    return float(squares_on_device(g))

@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -225,8 +226,12 @@ def _backward(
 def _in_a_fixed_order() -> Iterator[None]:
     """Ask torch's kernels for sums in a fixed order (flash attention adds up dQ by atomics otherwise)."""
     before, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    settings: Any = torch.utils.deterministic
+    fill = settings.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
+    settings.fill_uninitialized_memory = False  # it would write all new memory once more
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warn)
+        settings.fill_uninitialized_memory = fill

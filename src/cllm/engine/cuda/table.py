@@ -35,5 +35,6 @@ def kernels(operand: torch.dtype, activation: str = "gelu_tanh") -> Kernels:
         dropout_mask=dropout.dropout_mask,
         cross_entropy=cross_entropy.cross_entropy,
         adamw=adamw.adamw,
+        adamw_on_device=adamw.adamw_on_device,
         sum_of_squares=adamw.sum_of_squares,
     )
