@@ -217,7 +217,7 @@ def _several(group: Group, told: dict) -> dict:
         "rank": group.rank,
         "threads": torch.get_num_threads(),
         "pieces": pieces._measured(group, told, 2, 1),
-        "link": bench_link._measured(group, [1024, 4096]),
+        "link": bench_link.measure(group, [1024, 4096]),
     }
 
 

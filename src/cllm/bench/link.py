@@ -36,16 +36,12 @@ def run(processes: int, *, sizes: Sequence[int] = SIZES, threads: int = 1) -> Ta
     """
     if processes < 2 or len(sizes) < 2:
         raise UsageError(f"bench link: expected 2 processes or more and 2 sizes or more, got {processes}, {len(sizes)}")
-    ranks = together(_measured, processes, list(sizes), threads=threads)
+    ranks = together(measure, processes, list(sizes), threads=threads)
     table = Table(f"link-gloo-n{processes}", f"gloo between {processes} processes of this machine: α and β")
     table.facts["processes"] = processes
     for what in COLLECTIVES:
-        # the collective is through when the slowest rank is
-        samples = [
-            [max(each) for each in zip(*(rank[what][i]["s"] for rank in ranks), strict=True)] for i in range(len(sizes))
-        ]
-        timings = [Timing.of(found) for found in samples]
-        cores = [statistics.fmean(rank[what][i]["core_s"] for rank in ranks) for i in range(len(sizes))]
+        seconds, cores = over_ranks([rank[what] for rank in ranks])
+        timings = [Timing.of(found) for found in seconds]
         link = fit(what, processes, sizes, [timing.median_s for timing in timings], cores)
         for size, timing, core in zip(sizes, timings, cores, strict=True):
             model = messages(what, processes) * link.alpha_s + sent(what, processes, size) * link.beta_s
@@ -65,6 +61,14 @@ def run(processes: int, *, sizes: Sequence[int] = SIZES, threads: int = 1) -> Ta
         "gloo's reduce-scatter is an all-reduce of which each rank keeps a part, so its β is about twice as large.",
     ]
     return table
+
+
+def over_ranks(found: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[list[list[float]], list[float]]:
+    """One collective, by rank and size, → by size: seconds of each call, until the slowest rank is through, and the
+    seconds of a core that it costs a rank."""
+    sizes = range(len(found[0]))
+    seconds = [[max(each) for each in zip(*(rank[i]["s"] for rank in found), strict=True)] for i in sizes]
+    return seconds, [statistics.fmean(rank[i]["core_s"] for rank in found) for i in sizes]
 
 
 def fit(what: Collective, ranks: int, sizes: Sequence[int], seconds: Sequence[float], cores: Sequence[float]) -> Link:
@@ -112,7 +116,7 @@ def load(file: Path) -> tuple[int, Network]:
         raise UsageError(f"{file}: expected what `cllm bench link --save` wrote: {error}") from None
 
 
-def _measured(group: Group, sizes: list[int]) -> dict[str, list[dict[str, Any]]]:
+def measure(group: Group, sizes: Sequence[int]) -> dict[str, list[dict[str, Any]]]:
     """In each process: for each collective and size, the seconds of each call and the CPU seconds of one."""
     import torch.distributed as dist
 

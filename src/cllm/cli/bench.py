@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cyclopts import App
 
-from cllm.cli.bench_link import link
+from cllm.cli.bench_link import link, scale
 from cllm.cli.bench_show import check_folder, show
 
 app = App(
@@ -22,6 +22,7 @@ Examples:
     help_format="plaintext",
 )
 app.command(link)
+app.command(scale)
 
 
 @app.command(name="train-step")

@@ -1,4 +1,4 @@
-"""`cllm bench link`: what communication between processes costs here."""
+"""`cllm bench link` and `cllm bench scale`: what communication costs here, and whole steps beside their prediction."""
 
 from __future__ import annotations
 
@@ -38,3 +38,51 @@ def link(
     from cllm.bench.link import run
 
     return show([run(count) for count in numbers(processes, [2])], save, json)
+
+
+def scale(
+    *,
+    processes: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    preset: str = "small",
+    batch: int = 12,
+    sequence: int = 128,
+    set: Annotated[list[str] | None, Parameter(name="--set")] = None,
+    rounds: int = 3,
+    save: Path | None = None,
+    json: bool = False,
+) -> int:
+    """The measured step of N processes on this machine beside the prediction of `cllm plan`, error in percent.
+
+    Exit code 1 when a prediction is off by more than 20 %.
+
+    Examples:
+
+      cllm bench scale
+
+      cllm bench scale --preset seed --processes 1,2,4 --set distributed.zero=1 --save benchmarks
+
+    Parameters
+    ----------
+    processes: list[str]
+        How many, as in 1,2,4: measured one after the other. Default: 1,2,3,4.
+    preset: str
+        The model's size.
+    batch: int
+        Rows of a micro-batch, shared by all processes.
+    sequence: int
+        Tokens a row.
+    set: list[str]
+        One setting, as in --set train.accumulate=4; may be repeated.
+    rounds: int
+        How often pieces and steps take turns.
+    save: Path
+        Also write the result as JSON into this folder.
+    json: bool
+        Print one JSON object.
+    """
+    check_folder(save)
+    from cllm.bench.scale import run
+
+    counts = numbers(processes, [1, 2, 3, 4])
+    found = run(counts, preset=preset, batch=batch, sequence=sequence, overrides=set or (), rounds=rounds)
+    return show([found], save, json) or int(not found.facts["within the bar"])

@@ -120,8 +120,8 @@ class Pieces:
     """Measured times of one rank that works on micro-batches of `rows` rows (see pieces.py).
 
     forward_s, backward_s: of a micro-batch.  clear_s: of the gradients, before a step (before a micro-batch where its
-    gradients are sums of their own: in the fixed tree and in ZeRO 2).  norm_s, update_s: of all tensors.  squares_s: Σg²
-    as it is made where the gradients lie on several ranks (squares.py).  written_s: what every rank does behind an
+    gradients are sums of their own: in the fixed tree and in ZeRO 2).  norm_s, update_s: of all tensors.  squares_s:
+    Σg² as it is made where the gradients lie on several ranks (squares.py).  written_s: what every rank does behind an
     update of shards.  buckets: in the order in which they travel.  threads: of the rank.  beside: processes that
     computed at the same time.
     """

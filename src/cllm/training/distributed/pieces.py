@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -54,9 +55,12 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def measure(config: Config, rows: int, *, group: Group | None = None, steps: int = STEPS) -> Pieces:
+def measure(
+    config: Config, rows: int, *, group: Group | None = None, beside: int | None = None, steps: int = STEPS
+) -> Pieces:
     """The pieces of a step with micro-batches of `rows` rows of random tokens; medians of `steps` steps, the first one
-    not counted. group: the processes that compute at the same time; they begin each step together."""
+    not counted. group: processes that begin each step together.  beside: how many of them compute (default: all); the
+    others `wait`."""
     if config.memory == "fused":
         raise ConfigError('memory: "fused" updates inside the backward, before the ranks could add their gradients')
     config = settings.replace(config, {"train.batch": rows, "train.accumulate": 1})
@@ -80,7 +84,18 @@ def measure(config: Config, rows: int, *, group: Group | None = None, steps: int
         Bucket(max(done.get(name, 1.0) for name in bucket.names), bucket.size * step.grads[bucket.names[0]].itemsize)
         for bucket in arrange(config, Group.alone()).plan.buckets
     )
-    return Pieces(rows, **median, buckets=buckets, threads=torch.get_num_threads(), beside=group.size)
+    return Pieces(rows, **median, buckets=buckets, threads=torch.get_num_threads(), beside=beside or group.size)
+
+
+def wait(group: Group, steps: int = STEPS) -> None:
+    """What a process of the group does while others measure."""
+    for _ in range(steps + 1):
+        group.barrier()
+
+
+def slowest(found: Sequence[Pieces]) -> Pieces:
+    """Of the processes that measured side by side: all wait for it."""
+    return max(found, key=lambda one: one.forward_s + one.backward_s + one.update_s)
 
 
 def _one(
@@ -116,8 +131,7 @@ def measure_beside(config: Config, rows: int, processes: int, threads: int, *, s
     if device_of(config).type != "cpu":
         raise ConfigError("processes side by side share cores only on a CPU; on GPUs each has a device of its own")
     found = together(_measured, processes, settings.to_dict(config), rows, steps, threads=threads)
-    every = [msgspec.convert(one, Pieces) for one in found]
-    return max(every, key=lambda one: one.forward_s + one.backward_s + one.update_s)
+    return slowest([msgspec.convert(one, Pieces) for one in found])
 
 
 def _measured(group: Group, config: dict[str, Any], rows: int, steps: int) -> dict[str, Any]:
