@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import cllm
 from cllm import config as settings
+from cllm.data.prepare import open_prepared
 from cllm.engine import cuda
 from cllm.engine.dispatch import torch_kernels
 from cllm.engine.dropout import Key
+from cllm.errors import NonFiniteError
 from cllm.model.batch import Batch
 from cllm.model.step import Step
-from cllm.training import graph
+from cllm.training import checkpoint, graph, stepper
 from cllm.training.groups import rules
 from cllm.training.optimiser import gradient_norm, update
 from cllm.training.plan import make_step
@@ -282,3 +285,66 @@ def test_what_cannot_be_a_graph_is_refused(reason):
     with pytest.raises(ValueError, match=reason):
         graph.OnDevice(state, make_step(state))
     assert graph.why_not(config()) == ""
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("a small text about nothing much, said again and again. " * 80)
+    return path
+
+
+def run(text, out, **changes):
+    sizes = {"data.tokenizer": "char", "train.batch": 2, "train.sequence": 8, "train.steps": 6, "train.eval_every": 3}
+    return cllm.train(text, preset="nano", out=out, quiet=True, set=sizes | {"precision": "fp64"} | changes)
+
+
+def test_a_training_of_graphs_is_the_ordinary_training(tmp_path, text, monkeypatch):
+    """With the graphs run eagerly: the loop, its events and its checkpoints are the same."""
+    ordinary = run(text, tmp_path / "ordinary", **{"train.accumulate": 2, "optim.ema": 0.5})
+    made = []
+
+    def graphed(state, step):
+        made.append(graph.Graphed(state, step))
+        return made[-1]
+
+    monkeypatch.setattr(stepper, "graphed", graphed)
+    found = run(text, tmp_path / "graphs", **{"train.accumulate": 2, "optim.ema": 0.5})
+    assert len(made) == 1
+    one, two = ordinary.checkpoint, found.checkpoint
+    for key in ("step", "tokens", "position"):
+        assert one.meta[key] == two.meta[key]
+    assert one.meta["best"] == pytest.approx(two.meta["best"], rel=2.0**-40)
+    for name, want in one.weights.items():
+        # the update's few factors may be a rounding apart, six times
+        assert ((two.weights[name] - want).abs() <= 2.0**-40 * (want.abs() + LR)).all(), name
+
+
+def test_a_training_of_graphs_stops_before_an_update_that_is_not_finite(tmp_path, text, monkeypatch):
+    monkeypatch.setattr(stepper, "graphed", graph.Graphed)
+    with pytest.raises(NonFiniteError, match=r"step 2: loss .* first seen in .* The update was not made"):
+        run(text, tmp_path / "run", **{"optim.lr": 1e300, "schedule.warmup": 0})
+    kept = checkpoint.load(tmp_path / "run")
+    assert kept.step == 1
+    assert all(torch.isfinite(weight).all() for weight in kept.weights.values())
+
+
+def test_an_update_at_another_rate_is_refused(tmp_path, text, monkeypatch):
+    found = run(text, tmp_path / "run")
+    monkeypatch.setattr(stepper, "graphed", graph.Graphed)
+    steps = stepper.Stepper(State.fresh(found.config), open_prepared(found.path / "data").train)
+    norm = steps.gradients(steps.batches(0), 0, 1e-3)
+    with pytest.raises(ValueError, match=r"a rate of 0.002, but the step was made with 0.001"):
+        steps.update(2e-3, norm)
+    steps.update(1e-3, norm)
+    assert (steps.state.step, steps.state.tokens, steps.state.position) == (1, 16, 2)
+    without = stepper.Stepper(State.fresh(found.config), open_prepared(found.path / "data").train, fused=False)
+    assert without.graph is None
+
+
+def test_where_graphs_are_wanted(monkeypatch):
+    gpu = torch.device("cuda")
+    assert graph.wanted(config(), gpu) and not graph.wanted(config(), torch.device("cpu"))
+    assert not graph.wanted(config(**{"optim.name": "sgd"}), gpu)
+    monkeypatch.setenv(graph.VARIABLE, "off")
+    assert not graph.wanted(config(), gpu)

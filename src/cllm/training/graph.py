@@ -14,6 +14,7 @@ Without CUDA `Graphed` runs the same work eagerly, which is how it is tested.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ from cllm.training.groups import Rule, runs
 from cllm.training.optimiser import Norm, buffers
 from cllm.training.state import State
 
+VARIABLE = "CLLM_CUDA_GRAPH"  # "off": steps on CUDA are made op by op, as elsewhere
 WARM_UP = 3  # runs before the capture, in which kernels are compiled and libraries make their workspaces
 SLOTS = 2  # steps under way: while one runs, the next one's rows are on their way
 
@@ -261,3 +263,13 @@ class Graphed:
     def _refresh(self) -> None:
         """The rounded copies of the matrices, where something else has written to the weights since."""
         _ = self.work.state.model.operands
+
+
+def wanted(config: Config, device: torch.device) -> bool:
+    """Whether steps of this configuration are made as graphs."""
+    return device.type == "cuda" and os.environ.get(VARIABLE, "") != "off" and not why_not(config)
+
+
+def graphed(state: State, step: Step) -> Graphed | None:
+    """The steps of a state as graphs, where they are wanted."""
+    return Graphed(state, step) if wanted(state.config, state.model.device) else None

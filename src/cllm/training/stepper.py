@@ -24,6 +24,7 @@ from cllm.training.distributed.group import Group
 from cllm.training.distributed.split import share
 from cllm.training.distributed.squares import fsum
 from cllm.training.distributed.update import update_pieces
+from cllm.training.graph import graphed
 from cllm.training.noise import Parts, note
 from cllm.training.optimiser import Norm, gradient_norm, update
 from cllm.training.plan import make_step, return_memory
@@ -48,6 +49,10 @@ class Stepper:
         self.step = make_step(state, fused=fused, rows=self.share.most, several=self.group.size > 1, grads=grads)
         if self.reducer is not None:
             self.reducer.attach(self.step)
+        alone = self.reducer is None and not self.arrangement.fixed
+        self.graph = graphed(state, self.step) if fused and alone else None
+        """On CUDA, where it can be, a step is one launch; its update is then made with the gradients."""
+        self._rate = 0.0  # of that update
         self.flag = 0
         """What this rank has to tell the others with the next step's figures (see `told`)."""
         self.told = [0] * self.group.size
@@ -79,8 +84,13 @@ class Stepper:
     def gradients(self, batches: list[Batch], step: int, lr: float = 0.0) -> Norm:
         """Loss and gradient sums of a step (in `self.step`), and the norm of the mean gradient.
 
-        lr: the rate of the update, which in the memory mode "fused" begins here.
+        lr: the rate of the update, which in the memory mode "fused" begins here, and as a graph is made here, too
+        (unless something is not finite).
         """
+        if self.graph is not None:
+            found = self.graph.launch(batches, number=step, lr=lr).result()
+            self.step.sums, self._rate = Sums(found.loss, found.valid), lr
+            return found.norm
         if self.step.sink is not None:
             self.step.sink.arm(lr)
         self.step.zero()
@@ -125,8 +135,13 @@ class Stepper:
         return None if found is None else note(self.state, *found)
 
     def update(self, lr: float, norm: Norm) -> None:
-        """The optimiser's step in place: one more step done, its rows used up."""
-        if self.reducer is not None and self.arrangement.zero:
+        """The optimiser's step in place: one more step done, its rows used up. lr: as for these `gradients`."""
+        if self.graph is not None:
+            if lr != self._rate:
+                raise ValueError(f"update: a rate of {lr}, but the step was made with {self._rate}")
+            self.state.step += 1
+            self.state.tokens += self.step.sums.valid
+        elif self.reducer is not None and self.arrangement.zero:
             update_pieces(self.state, self.reducer, self.step.kernels, lr, norm, self.step.sums.valid)
         else:
             update(self.state, self.step, self.step.kernels, lr, norm)
