@@ -44,7 +44,7 @@ def run(group: Group, data: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
     c = config(changes, prepared.tokenizer.vocab_size)
     stepper = fresh(group, c, data)
     state, found = stepper.state, dict[str, Any]()
-    for number in range(STEPS):
+    for number in range(min(STEPS, c.train.steps or STEPS)):
         batches = stepper.batches(state.position)
         if number == 0:
             found["terms"] = terms(stepper, batches)
@@ -53,7 +53,8 @@ def run(group: Group, data: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
             found["sums"] = pieces(stepper)
             found["rows"] = [(b.tokens_BT1, b.documents_BT1) for b in batches]
         found[f"step {number}"] = (stepper.loss, norm.value, norm.clip, stepper.step.sums.valid)
-        stepper.update(RATE, norm)
+        if stepper.finite(norm):
+            stepper.update(RATE, norm)
     found["weights"] = {name: value.clone() for name, value in state.weights().items()}
     found["operands"] = {name: value.clone() for name, value in state.model.operands.items()}
     found["rest"] = stepper.whole(lambda _, rest: {name: value.clone() for name, value in rest.items()})
@@ -117,7 +118,16 @@ def _divided(ready: Callable[..., None]) -> Callable[..., None]:
     return wrong
 
 
-MUTANTS = {"left out": _left_out, "twice": _twice, "divided": _divided}
+def _poisoned(ready: Callable[..., None]) -> Callable[..., None]:
+    def wrong(self: Reducer, index: int) -> None:
+        if self.group.rank == self.group.size - 1 and index == 2:
+            self._view(index)[-1] = float("nan")
+        ready(self, index)
+
+    return wrong
+
+
+MUTANTS = {"left out": _left_out, "twice": _twice, "divided": _divided, "poisoned": _poisoned}
 
 
 @contextmanager

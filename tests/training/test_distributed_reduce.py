@@ -6,6 +6,7 @@ Real processes with gloo; one launch for each number of them makes all cases (re
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import socket
@@ -16,12 +17,15 @@ from typing import Any
 
 import pytest
 import torch
-from judges.bounds import UNIT, gamma
 from torch import Tensor
-from training import reduce_worker as worker
 
-from cllm.data.prepare import prepare
+from cllm.data.prepare import open_prepared, prepare
+from cllm.model.model import Model
 from cllm.training.distributed.group import Group
+from judges.bounds import UNIT, gamma
+from judges.bounds_model import sensitivity
+from judges.plain_model import read
+from training import reduce_worker as worker
 
 SIZES = (2, 3, 4)
 FIXED = {"distributed.reduction": "fixed"}
@@ -34,34 +38,39 @@ OPTIMISERS: dict[str, dict[str, Any]] = {
 }
 
 
+WRONG = [name for name in worker.MUTANTS if name != "poisoned"]
+
+
 def _cases() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for zero in (0, 1, 2):
         z = {"distributed.zero": zero}
         for name, changes in OPTIMISERS.items():
             found[f"fixed {name} zero{zero}"] = FIXED | z | changes
+        found[f"fixed small zero{zero}"] = FIXED | z | {"distributed.bucket_mb": 0.0001}  # parts of nothing, too
         found[f"fixed five zero{zero}"] = FIXED | z | {"train.accumulate": 5, "train.batch": 2}
         for accumulate in (1, 4):
             found[f"fast adamw zero{zero} a{accumulate}"] = z | {"train.accumulate": accumulate}
         found[f"fast muon zero{zero}"] = z | OPTIMISERS["muon"]
         found[f"fast lean zero{zero}"] = z | OPTIMISERS["lean"] | {"train.accumulate": 1}
         found[f"fast equivariant zero{zero}"] = z | {"model.equivariant": True, "precision": "fp64"}
-        for mutant in worker.MUTANTS:
-            wrong = {"mutant": mutant, "train.accumulate": 12, "train.batch": 1}  # as many for each rank
+        found[f"fast poisoned zero{zero}"] = z | {"mutant": "poisoned", "train.steps": 1}
+        for mutant in WRONG:
+            wrong = {"mutant": mutant, "train.accumulate": 12, "train.batch": 1, "train.steps": 1}  # as many for each
             found[f"fixed {mutant} zero{zero}"] = FIXED | z | wrong
             found[f"fast {mutant} zero{zero}"] = z | wrong
     return found
 
 
 CASES = _cases()
-MUTANTS = [name for name, changes in CASES.items() if "mutant" in changes]
-SOUND = [name for name in CASES if name not in MUTANTS]
+BROKEN = [name for name, changes in CASES.items() if "mutant" in changes]
+SOUND = [name for name in CASES if name not in BROKEN]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("reduce")
-    draw, words = random.Random(5), "the ring has twelve places and seven of them turn with it".split()
+    draw, words = random.Random(5), ["ring", "has", "twelve", "places", "and", "seven", "turn", "with", "it"]
     lines = [" ".join(draw.choices(words, k=draw.randint(1, 6))) for _ in range(150)]
     (found / "text").mkdir()
     for i, line in enumerate(lines):  # documents of very different lengths: rows with few valid targets
@@ -74,7 +83,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def results(folder: Path) -> dict[int, list[dict[str, Any]]]:
     """What the ranks of each number of processes found, by rank."""
-    found = {1: [{name: worker.run(Group.alone(), folder / "data", CASES[name]) for name in SOUND}]}
+    alone: dict[str, Any] = {name: worker.run(Group.alone(), folder / "data", CASES[name]) for name in SOUND}
+    alone["vocab"] = open_prepared(folder / "data").tokenizer.vocab_size
+    found = {1: [alone]}
     for size in SIZES:
         launch(folder, size)
         found[size] = [torch.load(folder / f"{size}-{rank}.pt", weights_only=False) for rank in range(size)]
@@ -157,7 +168,7 @@ def test_sums_are_within_the_bound_of_what_was_added(results, name: str):
         check_sums([rank[name] for rank in results[size]])
 
 
-@pytest.mark.parametrize("name", MUTANTS)
+@pytest.mark.parametrize("name", [name for name in BROKEN if "poisoned" not in name])
 def test_a_wrong_reduction_is_found(results, name: str):
     for size in SIZES:
         with pytest.raises(AssertionError):
@@ -176,6 +187,40 @@ def test_all_ranks_have_the_same_weights_and_figures(results, name: str):
             continue
         for tensor, value in ranks[0]["weights"].items():
             assert torch.equal(ranks[0]["operands"][tensor], value)
+
+
+@pytest.mark.parametrize("name", [name for name in BROKEN if "poisoned" in name])
+def test_what_is_not_finite_on_one_rank_is_seen_by_all_before_the_update(results, name: str):
+    for size in SIZES:
+        norms = [rank[name]["step 0"][1] for rank in results[size]]
+        assert all(math.isnan(norm) for norm in norms)
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2])
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_sums_are_within_the_bound_of_those_of_one_process(results, spreads, zero: int, accumulate: int):
+    """The whole way: rows dealt out, their forward and backward, the sum over ranks. Both are within the bound of a
+    step's gradients (judges/bounds_model.py) of the exact ones."""
+    name = f"fast adamw zero{zero} a{accumulate}"
+    one = {tensor: piece for tensor, (_, piece) in results[1][0][name]["sums"].items()}
+    for size in SIZES:
+        sums = together([rank[name]["sums"] for rank in results[size]], one)
+        for tensor, got in sums.items():
+            bound = 2 * UNIT[torch.float32] * spreads[accumulate][tensor].reshape(-1)
+            assert ((got.double() - one[tensor].double()).abs() <= bound).all(), tensor
+
+
+@pytest.fixture(scope="module")
+def spreads(results) -> dict[int, dict[str, Tensor]]:
+    """λ·s/u of each gradient entry, for steps of 4 and of 16 rows."""
+    found = {}
+    for accumulate in (1, 4):
+        rows = results[1][0][f"fast adamw zero0 a{accumulate}"]["rows"]
+        tokens, documents = (torch.cat(parts) for parts in zip(*rows, strict=True))
+        c = worker.config({}, results[1][0]["vocab"]).model
+        weights = {name: value.double() for name, value in Model(c).initialise(1).params.items()}
+        found[accumulate] = sensitivity(weights, c.layers, c.heads, read(tokens, documents, document_mask=False))
+    return found
 
 
 def test_ranks_have_different_numbers_of_valid_targets(results):

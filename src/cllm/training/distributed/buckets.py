@@ -86,9 +86,15 @@ class Plan:
         parts = [[entries[name] for name in names] for names in _neighbours(layout, self.stages, limit)]
         parts.sort(key=lambda part: max(self.stages[entry.name] for entry in part))
         self.buckets = tuple(_cut(parts, layout, size, frozenset(whole)))
+        self._shards: dict[int, Shard] = {}
 
     def shard(self, rank: int) -> Shard:
         """What belongs to a rank of every tensor."""
+        if rank not in self._shards:
+            self._shards[rank] = self._shard(rank)
+        return self._shards[rank]
+
+    def _shard(self, rank: int) -> Shard:
         pieces: dict[str, tuple[int, int]] = {}
         for bucket in self.buckets:
             first = self.layout.offsets[bucket.names[0]]

@@ -293,7 +293,7 @@ def spread(wire: Wire, bucket: Bucket, mine: Tensor, into: Tensor, room: Tensor)
     size = wire.group.size
     assert bucket.in_order
     given = room[: mine.numel() * size]
-    given.view(size, -1).copy_(mine.expand(size, -1))
+    given.view(size, mine.numel()).copy_(mine.expand(size, -1))
     sizes = [bucket.share(rank) for rank in range(size)]
     return wire.exchange(into, sizes, given, [mine.numel()] * size)
 
