@@ -141,15 +141,13 @@ def train(
     """
     run_dir, config, asked = _to_train(data, run, preset, out, resume, start, set)
     group = Group.from_environment(cuda=device_of(config).type == "cuda", timeout_s=config.distributed.timeout_s)
-    try:
-        if group.agree(group.first and started_again(run_dir, group)):
-            resume, config = True, as_resumed(run_dir, asked) or config
-        peak = peak_flops(config.precision, device_of(config).type) if config.log.mfu else None
-        with display_for(run_dir, quiet=quiet or not group.first) as display:
-            outcome = _train(config, run_dir, resume=resume, display=display, peak_flops=peak, group=group)
-            display.end(outcome)
-    finally:
-        group.close()
+    if group.agree(group.first and started_again(run_dir, group)):
+        resume, config = True, as_resumed(run_dir, asked) or config
+    peak = peak_flops(config.precision, device_of(config).type) if config.log.mfu else None
+    with display_for(run_dir, quiet=quiet or not group.first) as display:
+        outcome = _train(config, run_dir, resume=resume, display=display, peak_flops=peak, group=group)
+        display.end(outcome)
+    group.close()
     found = Run(run_dir)
     found.outcome = outcome
     return found

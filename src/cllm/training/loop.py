@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import shlex
 import signal
 import time
@@ -91,6 +92,7 @@ class Loop:
         self.origin: Origin | None = None  # where the first weights come from, if from another run
         self._flops_per_token = flops_per_token(c.model, sequence)
         self._interrupt = Interrupt()
+        self._parent = os.getppid()
         self._stopped: str | None = None  # the signal that all ranks stop for
         self._saver = Saver(run_dir, background=c.checkpoint.background, sync=self._sync_log)
         self._marked = -1  # step of the newest checkpoint, on disk or on its way there
@@ -280,8 +282,11 @@ class Loop:
 
     @property
     def _signal(self) -> int:
-        """The signal that this rank has caught, as the others are told: 0, or its place in SIGNALS and 1."""
+        """The signal that this rank has caught, as the others are told: 0, or its place in SIGNALS and 1. One whose
+        launcher has died stops, too: nobody would start it again, or stop it."""
         name = self._interrupt.name
+        if name is None and self.group.size > 1 and os.getppid() != self._parent:
+            name = "SIGTERM"
         return 0 if name is None else SIGNALS.index(signal.Signals[name]) + 1
 
     @property
@@ -448,6 +453,8 @@ class Loop:
         self._log("alert", kind="non-finite", what=what, where=str(place), batch=path.name, batch_sha256=digest)
         self._log("stop", reason="non-finite")
         self._draw()
+        if not self.group.first:
+            self.group.end_with(f"step {step + 1}: {what}")
         raise NonFiniteError(
             f"step {step + 1}: {what}, {where}. The update was not made; the state before it is saved in "
             f"{self.run_dir}, its batch in {path.name}; `cllm replay {shlex.quote(str(self.run_dir))}` runs it again, "

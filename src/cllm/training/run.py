@@ -309,7 +309,7 @@ def check_group(config: Config, group: Group) -> None:
     """Refuse what these ranks cannot do. Raises ConfigError; RunError for a rank that was started otherwise."""
     if group.size == 1:
         return
-    refuse_processes(config, group.size)
+    group.lead(lambda: refuse_processes(config, group.size))
     mine = _flat(settings.to_dict(config))
     theirs: dict[str, Any] = group.agree(mine)
     other = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
@@ -317,8 +317,8 @@ def check_group(config: Config, group: Group) -> None:
     def same() -> None:
         if other:
             raise RunError(
-                f"{other[0]}: rank {group.rank} on {socket.gethostname()} got {mine.get(other[0])!r}, rank 0 "
-                f"{theirs.get(other[0])!r}: all ranks must be started with the same arguments"
+                f"{other[0]}: got {mine.get(other[0])!r} on {socket.gethostname()}, but rank 0 {theirs.get(other[0])!r}: "
+                "all ranks must be started with the same arguments"
             )
 
     group.each(same)

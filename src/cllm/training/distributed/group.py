@@ -7,6 +7,7 @@ torch.distributed is not touched.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -77,6 +78,8 @@ class Group:
 
         if not dist.is_available():
             raise ConfigError("this PyTorch is built without torch.distributed: train with one process")
+        if dist.is_initialized():  # a training before this one, in this process, ended with an error
+            dist.destroy_process_group()
         backend = NCCL if cuda else GLOO
         if cuda:
             torch.cuda.set_device(local_rank)
@@ -182,7 +185,7 @@ class Group:
         finally:
             found = self.agree(said)
             if found is not None and not self.first:
-                raise SaidElsewhere(f"rank 0 stopped: {found}")
+                self.end_with(f"rank 0 stopped: {found}")
 
     def each(self, work: Callable[[], T]) -> T:
         """Every rank does `work`; when one fails, all do: it with its own error, the others with SaidElsewhere."""
@@ -196,7 +199,14 @@ class Group:
         finally:
             bad = [rank for rank, (one,) in enumerate(self.gather([float(failed)])) if one]
             if bad and not failed:
-                raise SaidElsewhere(f"rank {bad[0]} stopped")
+                self.end_with(f"rank {bad[0]} stopped")
+
+    def end_with(self, what: str) -> NoReturn:
+        """Another rank is about to end with its error. Wait until it has: the first that ends is the one that torchrun
+        shows, and the others it kills. Raises SaidElsewhere."""
+        with contextlib.suppress(PeerLost):
+            self.barrier()
+        raise SaidElsewhere(what)
 
     def largest(self, value: float) -> float:
         """The largest of the ranks' values, on all ranks."""
@@ -207,7 +217,7 @@ class Group:
         self.gather([0.0])
 
     def close(self) -> None:
-        """Leave the group: at the end, when the others leave it, too."""
+        """Leave the group, at the end, when the others leave it, too. (Not with an error: see `end_with`.)"""
         if self.size > 1:
             import torch.distributed as dist
 

@@ -69,11 +69,9 @@ def report(error: CllmError) -> None:
     path = os.environ.get(ERROR_FILE)
     if not path:
         return
+    text = f"{type(error).__name__}: {error}"
     said = {
-        "message": {
-            "message": f"{type(error).__name__}: {error}",
-            "extraInfo": {"py_callstack": "", "timestamp": str(int(time.time()))},
-        },
+        "message": {"message": text, "extraInfo": {"py_callstack": text, "timestamp": str(int(time.time()))}},
         "exit_code": error.exit_code,
         "kind": "echo" if isinstance(error, SaidElsewhere) else "lost" if isinstance(error, PeerLost) else "own",
         "text": str(error),
