@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 HISTORY = "benchmarks/history"  # a folder for each measurement that is made here
 STUDIES = "studies"  # where `cllm ablate` writes
+CORPORA = ("shakespeare",)  # texts by name, as in train
 SHOWN = 12  # jobs of each kind that every tab is told about
 EVERY_SECONDS = 0.5
 
@@ -293,9 +294,20 @@ async def study(request: Request) -> Response:
                 raise Missing(f"{folder}: no results of a study there")
             return json(found | {"folder": folder, "file": None})
     assert asked.file is not None
-    args = {"root": str(studio.workspace.root), "file": asked.file, "folder": folder or _place(asked.file)}
+    return json(await _now(request, asked.file, folder) | {"folder": folder, "file": asked.file})
+
+
+async def _now(request: Request, file: str, folder: str | None = None) -> dict[str, Any]:
+    """A study as far as it is trained. Raises Outside when it or a text of it is not in the workspace."""
+    studio = studio_of(request)
+    file = studio.workspace.name(studio.workspace.resolve(file))
+    args = {"root": str(studio.workspace.root), "file": file, "folder": folder or _place(file)}
     work = studio.slow.run("cllm.studio.bench_study_now:now", args, seconds=60)
-    return json(await while_connected(request, work) | {"folder": folder, "file": asked.file})
+    found: dict[str, Any] = await while_connected(request, work)
+    for text in found["texts"]:
+        if text.partition("/")[0] not in CORPORA:
+            studio.workspace.resolve(text)
+    return found
 
 
 def _there(request: Request, folder: str) -> bool:
@@ -312,8 +324,7 @@ async def ablate(request: Request) -> Response:
     kept, studio = _bench(request), studio_of(request)
     asked = await body(request, Ablate)
     file = studio.workspace.name(studio.workspace.resolve(asked.file))
-    args = {"root": str(studio.workspace.root), "file": file, "folder": _place(file)}
-    found = await while_connected(request, studio.slow.run("cllm.studio.bench_study_now:now", args, seconds=60))
+    found = await _now(request, file)
     if found["mixed"]:
         raise RunError(found["mixed"])
     folder = _place(file)

@@ -37,9 +37,9 @@ def line(command: dict[str, Any], given: dict[str, Any], workspace: Workspace) -
             )
     words: list[str] = []
     for name, option in known.items():
-        if name not in given or given[name] in (option["default"], None):
+        value, own = given.get(name), option["default"]
+        if value is None or (value == own and type(value) is type(own)):  # 1 == True
             continue
-        value = given[name]
         if option["many"]:
             if not isinstance(value, list) or not 1 <= len(value) <= MANY:
                 raise UsageError(f"{name}: expected a list of 1 to {MANY} values")

@@ -6,9 +6,8 @@ from typing import Any
 
 import msgspec
 
-from cllm.data.corpora import NAMED
 from cllm.errors import CllmError
-from cllm.evaluation.ablation import Runner, Study, read_study
+from cllm.evaluation.ablation import Runner, read_study
 from cllm.evaluation.ablation.report import comparisons, conclusion, to_dict
 from cllm.studio.bench_studies import Results, shown
 from cllm.studio.workspace import Workspace
@@ -19,10 +18,11 @@ ALPHA = 0.05
 def now(root: str, file: str, folder: str) -> dict[str, Any]:
     """What is finished of the study in `file`, in `folder`, compared in pairs. Raises what the training would raise.
 
+    texts: what it is trained on; the caller looks whether that is in the workspace.
     Where the folder holds runs of other settings than the file now has, they are left out and `mixed` says so.
     """
     workspace = Workspace(root)
-    study = _checked(workspace, file)
+    study = read_study(workspace.resolve(file))
     place = workspace.resolve(folder, exists=False)
     mixed = None
     found: dict[tuple[str, int], Any] = {}
@@ -45,15 +45,6 @@ def now(root: str, file: str, folder: str) -> dict[str, Any]:
         "lengths": list(study.lengths),
         "sizes": {cell.name: cell.parameters for cell in study.cells},
     }
-
-
-def _checked(workspace: Workspace, file: str) -> Study:
-    """The study, with all it reads inside the workspace."""
-    study = read_study(workspace.resolve(file))
-    for path in {str(path) for cell in study.cells for path in cell.config.data.path}:
-        if path not in NAMED and path.partition("/")[0] not in NAMED:
-            workspace.resolve(path)
-    return study
 
 
 def _finite(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -125,6 +126,26 @@ def test_a_study_is_trained_reported_and_gone_on_with(study_file: Path, tmp_path
     assert "narrow has -" in text
     assert STUDY.strip() in text
     ElementTree.fromstring((out / "curves.svg").read_text(encoding="utf-8"))
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(study_file: Path, tmp_path: Path):
+    """What the study leaves open (rows of an evaluation, warm-up, size of the vocabulary) is as in the run."""
+    study_file.write_text(STUDY.replace('[[cell]]\nname = "narrow"\nset = { "model.ff" = 64 }\n', ""))
+    whole = Runner(read_study(study_file), tmp_path / "whole")
+    assert whole.run()
+    stopped = Runner(whole.study, tmp_path / "stopped")
+
+    def stop(step: int, steps: int, loss: float) -> None:
+        if step == 4 and not stopped.results:
+            signal.raise_signal(signal.SIGINT)
+
+    assert not stopped.run(stepped=stop)
+    assert not stopped.results
+    again = Runner(whole.study, tmp_path / "stopped")
+    assert again.run()
+    assert {key: found.loss for key, found in again.results.items()} == {
+        key: found.loss for key, found in whole.results.items()
+    }
 
 
 def test_a_cell_alone_gives_the_same_run(study_file: Path, tmp_path: Path):

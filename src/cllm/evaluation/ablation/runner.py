@@ -19,11 +19,12 @@ from cllm.errors import CorruptError, DomainError, RunError
 from cllm.evaluation.ablation.study import Cell, Study
 from cllm.model.model import Model
 from cllm.model.step import Step
+from cllm.text.training import KINDS
 from cllm.training import checkpoint
 from cllm.training.events import current, number, read_events
-from cllm.training.plan import device_of
+from cllm.training.plan import device_of, settle
 from cllm.training.progress import Silent
-from cllm.training.run import DATA_FOLDER, EVENTS_FILE, train
+from cllm.training.run import DATA_FOLDER, EVENTS_FILE, as_resumed, train
 from cllm.training.state import DTYPES
 from cllm.training.validation import score
 
@@ -110,7 +111,7 @@ class Runner:
 
     def _one(self, cell: Cell, seed: int, stepped: Callable[[int, int, float], None]) -> Result | None:
         config, place, start = cell.with_seed(seed), self.place(cell, seed), time.monotonic()
-        outcome = train(config, place, resume=True, display=_Watcher(place, stepped))
+        outcome = train(_settled(config, place), place, resume=True, display=_Watcher(place, stepped))
         if outcome.reason == "interrupted":
             return None
         seconds = time.monotonic() - start
@@ -185,6 +186,17 @@ class Runner:
                 "choose another --out, or remove this run"
             )
         return found
+
+
+def _settled(config: Config, place: Path) -> Config:
+    """What the study leaves open, fixed as the run's own record has it: only then can a stopped run be resumed."""
+    config = settle(config, config.train.steps or 1)
+    if config.data.tokenizer in KINDS:
+        config = settings.replace(config, {"data.vocab_size": config.data.vocab_size or config.model.vocab})
+    begun = as_resumed(place, {})
+    if begun is not None:  # its tokenizer is trained: this is the size it has
+        config = settings.replace(config, {"model.vocab": begun.model.vocab})
+    return config
 
 
 def _digest(config: Config) -> str:
