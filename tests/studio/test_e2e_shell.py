@@ -135,6 +135,22 @@ def test_every_control_of_the_frame_has_a_test(page: Any, studio: Any) -> None:
 
 
 @pytest.mark.parametrize("screen", SCREENS)
+def test_a_phone_shows_where_one_is(browser: Any, studio: Any, screen: str) -> None:
+    """390 pixels: the open screen's name stands in the bar whole, and nothing is wider than the page."""
+    with harness.signed_in(browser, studio, viewport={"width": 390, "height": 844}, has_touch=True) as (page, _):
+        page.goto(studio.at(screen))
+        expect(control(page, screen)).to_have_attribute("aria-current", "page")
+        expect(page.locator("main > *").first).to_be_visible()
+        inside = control(page, screen).evaluate(
+            """e => { const a = e.getBoundingClientRect(), b = e.parentElement.getBoundingClientRect();
+                      return [a.left >= b.left - 1, a.right <= b.right + 1, b.right <= innerWidth]; }"""
+        )
+        assert inside == [True, True, True]
+        for part in ("html", "main"):
+            assert page.locator(part).evaluate("e => e.scrollWidth") == 390
+
+
+@pytest.mark.parametrize("screen", SCREENS)
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 def test_nothing_is_cut_off_at_1280_by_800(browser: Any, studio: Any, screen: str, scheme: str) -> None:
     with harness.signed_in(browser, studio, color_scheme=scheme) as (page, _):

@@ -8,9 +8,15 @@ interface ButtonProps extends Named {
   disabled?: boolean;
   /** For a button that stays pressed. */
   pressed?: boolean;
-  /** What it does, where the text alone does not say it; also the tooltip. */
+  /** What it does, where the text alone does not say it: the tooltip, and the name of a button without words. */
   title?: string;
   class?: string;
+}
+
+/** Whether a word or a number is written on it. */
+function hasWords(children: ComponentChildren): boolean {
+  if (Array.isArray(children)) return children.some(hasWords);
+  return typeof children === "number" || (typeof children === "string" && /[\p{L}\p{N}]/u.test(children));
 }
 
 export function Button({
@@ -31,7 +37,7 @@ export function Button({
       onClick={onClick}
       disabled={disabled}
       aria-pressed={pressed}
-      aria-label={title}
+      aria-label={hasWords(children) ? undefined : title}
       title={title}
     >
       {children}

@@ -7,6 +7,8 @@ export interface Screen {
   title: string;
   /** One line for the palette and the tooltip. */
   about: string;
+  /** It shows no heading of its own. */
+  plain?: boolean;
   load: () => Promise<{ default: ComponentType }>;
 }
 
@@ -15,12 +17,14 @@ export const screens: readonly Screen[] = [
     name: "lattice",
     title: "Lattice",
     about: "Primes and integers on curves, clocks and lattices",
+    plain: true,
     load: () => import("./lattice"),
   },
   {
     name: "calculate",
     title: "Calculate",
     about: "A sheet on exact numbers: proven digits only",
+    plain: true,
     load: () => import("./calculate"),
   },
   {
@@ -33,12 +37,14 @@ export const screens: readonly Screen[] = [
     name: "generate",
     title: "Generate",
     about: "Text from a checkpoint, token by token",
+    plain: true,
     load: () => import("./generate"),
   },
   {
     name: "inside",
     title: "Inside",
     about: "A checkpoint's tensors, attention and certificate",
+    plain: true,
     load: () => import("./inside"),
   },
   {

@@ -1,7 +1,7 @@
 /** The frame around every screen: navigation, palette, theme, messages. */
 import { computed, signal } from "@preact/signals";
 import type { ComponentType } from "preact";
-import { useEffect } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import { connect, connection } from "../api/socket";
 import { Button, Empty } from "../controls";
 import { screens } from "../screens/table";
@@ -84,6 +84,8 @@ export function App() {
     void open(route.value.screen);
     document.title = screen ? `${screen.title} – Crystalline` : "Crystalline";
   }, [route.value.screen]);
+  const nav = useRef<HTMLElement>(null);
+  useLayoutEffect(() => showCurrent(nav.current!), [screen]);
   const Screen = screen && loaded.value.get(screen.name);
   return (
     <>
@@ -96,6 +98,7 @@ export function App() {
         Skip to the screen
       </button>
       <header class="top">
+        {(!screen || screen.plain) && <h1 class="visually-hidden">{screen?.title ?? "Crystalline"}</h1>}
         <span class="brand" aria-hidden="true">
           <svg viewBox="0 0 32 32">
             <path d="M16 4 26 10v12l-10 6L6 22V10z" />
@@ -103,7 +106,7 @@ export function App() {
           </svg>
           Crystalline
         </span>
-        <nav class="nav" aria-label="Screens">
+        <nav ref={nav} class="nav" aria-label="Screens">
           {screens.map((s, i) => (
             <a
               key={s.name}
@@ -127,7 +130,7 @@ export function App() {
           <Button
             control="shell.palette"
             kind="quiet"
-            title="Commands (Ctrl+K)"
+            title="Commands (Ctrl K)"
             onClick={() => {
               paletteOpen.value = true;
             }}
@@ -155,6 +158,15 @@ export function App() {
       <Toasts />
     </>
   );
+}
+
+/** Bring the open screen's name into view where the names do not all fit, and a part of its neighbour's with it. */
+function showCurrent(nav: HTMLElement): void {
+  const name = nav.querySelector<HTMLElement>("[aria-current]");
+  if (!name) return;
+  const left = name.offsetLeft - nav.offsetLeft;
+  const room = (nav.clientWidth - name.offsetWidth) / 2;
+  nav.scrollLeft = left - Math.max(0, room);
 }
 
 const NEXT = { system: "light", light: "dark", dark: "system" } as const;

@@ -144,7 +144,10 @@ const LONG = 620;
 
 function Result({ row, value, index }: { row: Row; value: Value; index: number }) {
   if (value.error !== undefined) return <Problem row={row} value={value} />;
-  const text = value.text ?? "";
+  const exact = value.exact;
+  // an integer of a line's length is said as it is, whatever number of digits is asked for
+  const whole = value.kind === "integer" && exact !== undefined && exact.length <= 80;
+  const text = (whole ? exact : value.text) ?? "";
   const long = text.length > LONG;
   const all = expanded.value.has(row.id);
   const shown = long && !all ? `${text.slice(0, LONG)}…` : text;
@@ -166,8 +169,8 @@ function Result({ row, value, index }: { row: Row; value: Value; index: number }
           {all ? "Less" : `All ${text.length.toLocaleString("en")} characters`}
         </Button>
       )}
-      {value.exact !== undefined && value.exact !== value.text && value.exact.length < 2000 && (
-        <p class="mono sheet-exact">= {value.exact} exactly</p>
+      {exact !== undefined && exact !== text && exact.length < 2000 && (
+        <p class="mono sheet-exact">= {exact} exactly</p>
       )}
       {enclosure.value && value.lower !== undefined && (
         <p class="mono sheet-bounds">

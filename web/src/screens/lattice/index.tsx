@@ -96,7 +96,7 @@ export default function Lattice() {
   useCommands("lattice", commands, [about.value]);
   const space = settings.value.curve === "space";
   return (
-    <div class="lattice" aria-busy={isBusy} data-link={link}>
+    <div class={space ? "lattice lattice-in-space" : "lattice"} aria-busy={isBusy} data-link={link}>
       <Panel />
       <section class="lattice-stage" aria-label="Picture">
         {space ? (
@@ -119,7 +119,7 @@ export default function Lattice() {
           </>
         )}
       </section>
-      <Inspector />
+      {!space && <Inspector />}
     </div>
   );
 }

@@ -55,6 +55,7 @@ export default function Train() {
   return (
     <div class={`train ${making ? "train-making" : current ? "train-open" : "train-list"}`}>
       <RunList shown={current ? [current, ...others] : []} onOpen={open} onCompare={compare} onNew={create} />
+      {!making && !current && <h1 class="visually-hidden">Train</h1>}
       <div class="train-main">
         {making ? (
           <NewRun onStarted={open} onBack={back} />
