@@ -94,7 +94,7 @@ STATES: dict[str, tuple[dict[str, Any], Callable[[Any], None]]] = {
     "inside": ({"run": "runs/small"}, seen(".inside")),
     "bench": ({}, seen(".bench h1")),
     "bench studies": ({"part": "studies"}, seen(".bench h2")),
-    "bench note": ({"part": "notes", "note": "ideas.md"}, seen(".bench h1")),
+    "bench note": ({"part": "notes", "note": "ideas.md"}, seen(".bench h2")),
     "inside attention": ({"run": "runs/small", "view": "attention"}, seen(".inside canvas")),
     "inside tensors": ({"run": "runs/small", "view": "tensors"}, seen(".inside table")),
     "inside lens": ({"run": "runs/small", "view": "lens"}, seen(".inside table, .inside canvas")),

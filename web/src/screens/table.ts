@@ -7,7 +7,7 @@ export interface Screen {
   title: string;
   /** One line for the palette and the tooltip. */
   about: string;
-  /** It shows no heading of its own. */
+  /** It does not always show a heading of its own, so the frame has one. */
   plain?: boolean;
   load: () => Promise<{ default: ComponentType }>;
 }
@@ -51,6 +51,7 @@ export const screens: readonly Screen[] = [
     name: "bench",
     title: "Bench & research",
     about: "Benchmarks, ablations, notes",
+    plain: true,
     load: () => import("./bench"),
   },
 ];
