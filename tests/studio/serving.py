@@ -4,6 +4,7 @@ a client that sends any bytes and headers; a workspace with runs."""
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http.client
 import json
 import os
@@ -12,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +23,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 OLD_RUN = Path(__file__).resolve().parents[1] / "training" / "old" / "v1-run"
+MACHINE = {"cpu": "A", "cores": 2, "memory_gb": 8.0, "gpus": [], "instructions": ["avx2"], "versions": {"cllm": "1"}}
 TEXT = "The sea was calm, and the sails hung idle. A gull cried once; nobody answered it.\n" * 60
 
 
@@ -187,14 +190,38 @@ def in_thread(workspace: Path) -> Iterator[tuple[Client, Any]]:
         assert not thread.is_alive(), "the server did not end"
 
 
+def figure(name: str, value: float, unit: str, limit: float | None = None) -> None:
+    """Say a measured figure; with CLLM_SAVE_FIGURES=folder also keep it, in `studio.json` there.
+
+    limit: the budget. `docs/studio_figures.py` puts what is kept into the docs.
+    """
+    print(f"{name}: {value:.4g} {unit}" + ("" if limit is None else f" (budget {limit:g})"))
+    folder = os.environ.get("CLLM_SAVE_FIGURES")
+    if not folder:
+        return
+    from cllm.bench.measure import Table
+
+    with (Path(tempfile.gettempdir()) / f"cllm-studio-figures-{os.getuid()}").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several test processes write
+        path = Path(folder) / "studio.json"
+        rows = json.loads(path.read_text())["rows"] if path.exists() else []
+        kept = {row["name"]: {key: item for key, item in row.items() if key != "name"} for row in rows}
+        kept[name] = {"value": float(f"{value:.4g}"), "unit": unit, "limit": limit}
+        table = Table("studio", "The studio's budgets")
+        for key in sorted(kept):
+            table.add(key, **kept[key])
+        table.save(folder)
+
+
 def end_jobs(workspace: Path) -> None:
     """End the trainings that a failed test has left behind, paused ones too."""
     from cllm.studio.jobs import Jobs
     from cllm.studio.workspace import Workspace
 
-    for job in Jobs(Workspace(workspace)).active():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(job.pid, signal.SIGKILL)
+    for program in ("train", "bench", "ablate"):
+        for job in Jobs(Workspace(workspace), program).active():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(job.pid, signal.SIGKILL)
 
 
 def until(condition: Callable[[], Any], *, seconds: float = 60, every: float = 0.02) -> Any:
@@ -274,3 +301,17 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def add_measurement(
+    workspace: Path, folder: str, name: str = "numbers", *, date: str = "2026-01-01", **changed: Any
+) -> Path:
+    """A measurement, written as `cllm bench --save` writes it."""
+    from cllm.bench.measure import Table, Timing
+
+    table = Table(name, f"{name} (medians)")
+    table.add_timing("exp", Timing.of([0.001, 0.002, 0.003]), gmpy2_ratio=2.0, limit_fraction=0.5, within_target=True)
+    path = table.save(workspace / folder, MACHINE)
+    said = json.loads(path.read_text()) | {"date": f"{date}T00:00:00+00:00"} | changed
+    path.write_text(json.dumps(said, indent=1))
+    return path
