@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from cllm.bench.measure import Table, Timing
 from cllm.cli import bench as commands_of_bench
 from cllm.cli.describe import commands
 from cllm.errors import UsageError
@@ -25,7 +21,6 @@ from cllm.training.lock import RunLock
 serving = sys.modules["serving"]
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "docs" / "studies" / "symmetry-bias"
-MACHINE = {"cpu": "A", "cores": 2, "memory_gb": 8.0, "gpus": [], "instructions": ["avx2"], "versions": {"cllm": "1"}}
 STUDY = """\
 title = "Dropout on the sea"
 seeds = [1, 2]
@@ -50,26 +45,6 @@ data.path = ["sea.txt"]
 """
 
 
-def saved(workspace: Path, folder: str, name: str = "numbers", *, date: str = "2026-01-01", **changed: Any) -> Path:
-    """A measurement, written as `cllm bench --save` writes it."""
-    table = Table(name, f"{name} (medians)")
-    table.add_timing("exp", Timing.of([0.001, 0.002, 0.003]), gmpy2_ratio=2.0, limit_fraction=0.5, within_target=True)
-    path = table.save(workspace / folder, MACHINE)
-    said = json.loads(path.read_text()) | {"date": f"{date}T00:00:00+00:00"} | changed
-    path.write_text(json.dumps(said, indent=1))
-    return path
-
-
-def end_jobs(workspace: Path) -> None:
-    """End what a failed test has left behind."""
-    from cllm.studio.jobs import Jobs
-
-    for kind in ("bench", "ablate"):
-        for job in Jobs(Workspace(workspace), kind).active():
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(job.pid, signal.SIGKILL)
-
-
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A server whose workspace has a text, a study and two measurements."""
@@ -77,11 +52,11 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     workspace.mkdir()
     serving.add_text(workspace)
     (workspace / "dropout.toml").write_text(STUDY.format(steps=2))
-    saved(workspace, "benchmarks", date="2026-01-02")
-    saved(workspace, "benchmarks/history/first", date="2026-01-01", commit="aaaa")
+    serving.add_measurement(workspace, "benchmarks", date="2026-01-02")
+    serving.add_measurement(workspace, "benchmarks/history/first", date="2026-01-01", commit="aaaa")
     with serving.started(workspace) as server:
         yield server
-    end_jobs(workspace)
+    serving.end_jobs(workspace)
 
 
 def ended(client: Any, kind: str, run: str) -> Any:
@@ -222,7 +197,7 @@ def test_a_measurement_outlives_the_server_and_is_stopped(tmp_path: Path) -> Non
             again = second.client.post("/api/bench/act", {"kind": "bench", "run": job["run"], "what": "stop"})
             assert again.status == 409
     finally:
-        end_jobs(workspace)
+        serving.end_jobs(workspace)
 
 
 def test_what_else_runs(running: Any) -> None:
@@ -283,9 +258,9 @@ def test_wrong_questions(running: Any, path: str, query: dict[str, str], status:
 
 
 def test_measurements_are_found_as_they_are(tmp_path: Path) -> None:
-    saved(tmp_path, "a", date="2026-01-02", commit="bbbb")
-    saved(tmp_path, "b/c", date="2026-01-01", commit="aaaa", machine=MACHINE | {"cores": 4})
-    saved(tmp_path, "d", "other", date="2026-01-03", machine=None, commit=None)
+    serving.add_measurement(tmp_path, "a", date="2026-01-02", commit="bbbb")
+    serving.add_measurement(tmp_path, "b/c", date="2026-01-01", commit="aaaa", machine=serving.MACHINE | {"cores": 4})
+    serving.add_measurement(tmp_path, "d", "other", date="2026-01-03", machine=None, commit=None)
     (tmp_path / "plain.json").write_text('{"format": "another", "rows": []}')
     (tmp_path / "broken.json").write_text('{"format": "cllm-bench-1", "name": "x"')
     (tmp_path / "nameless.json").write_text(
@@ -310,16 +285,16 @@ def test_measurements_are_found_as_they_are(tmp_path: Path) -> None:
 
 
 def test_a_changed_measurement_is_read_again(tmp_path: Path) -> None:
-    path = saved(tmp_path, "a", commit="aaaa")
+    path = serving.add_measurement(tmp_path, "a", commit="aaaa")
     assert bench_results.found(str(tmp_path))["tables"][0]["commit"] == "aaaa"
-    saved(tmp_path, "a", commit="bbbb-longer")
+    serving.add_measurement(tmp_path, "a", commit="bbbb-longer")
     assert bench_results.found(str(tmp_path))["tables"][0]["commit"] == "bbbb-longer"
     path.unlink()
     assert bench_results.found(str(tmp_path))["tables"] == []
 
 
 def test_a_file_too_large_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved(tmp_path, "a")
+    serving.add_measurement(tmp_path, "a")
     monkeypatch.setattr(bench_results, "LARGEST", 100)
     found = bench_results.found(str(tmp_path))
     assert found["tables"] == []
