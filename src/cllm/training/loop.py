@@ -38,7 +38,7 @@ from cllm.training.distributed.split import FIXED
 from cllm.training.events import EventLog
 from cllm.training.group_norms import norms_by_group
 from cllm.training.interrupt import SIGNALS, Interrupt
-from cllm.training.plan import EVALUATIONS, evaluation_rows, make_step, schedule_of, settle, steps_for
+from cllm.training.plan import EVALUATIONS, evaluation_rows, schedule_of, settle, steps_for
 from cllm.training.saver import Saved, Saver
 from cllm.training.schedule import lr_at
 from cllm.training.spikes import Spike, judge, rollback_checkpoint, rollback_step
@@ -445,8 +445,7 @@ class Loop:
                 digest = f"not written: {error.strerror}"
         if self.stepper.half_made:
             self._broken(step, norm, path.name)
-        looking = self.step if self.step.sink is None else make_step(self.state)
-        place = self._birthplace(guard.birthplace(looking, batches, self.stepper.key(step)))
+        place = self._birthplace(guard.birthplace(self.stepper.looking, batches, self.stepper.key(step)))
         what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
         where = f"first seen in {place}" if place else "every op is finite: the sum overflowed"
         self._save_now()
