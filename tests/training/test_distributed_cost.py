@@ -19,7 +19,7 @@ from cllm.cli import run as cllm
 from cllm.cli.processes import numbers
 from cllm.errors import ConfigError, RunError, UsageError
 from cllm.training import plan as planning
-from cllm.training.distributed import cost, outlook, pieces
+from cllm.training.distributed import cost, measured, outlook, pieces
 from cllm.training.distributed.cost import Bucket, Link, Machine, Mode, Network, Pieces
 from cllm.training.distributed.group import Group
 from cllm.training.distributed.together import together
@@ -245,15 +245,12 @@ def figures(config: object, rows: int, beside: int, threads: int) -> Pieces:
     )
 
 
-@pytest.fixture
-def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outlook, "usable_cores", lambda: 2)
-    monkeypatch.setattr(outlook.torch, "get_num_threads", lambda: 2)
+def two_cores(take: measured.Take = figures) -> measured.Measured:
+    return measured.Measured(NANO, take=take, cores=2, threads=2)
 
 
-@pytest.mark.usefixtures("two_cores")
 def test_the_same_rows_for_any_number_of_processes_until_there_are_none_left() -> None:
-    lines = outlook.outlook(NANO, [1, 2, 8, 16], outlook.Job(Network.uniform(LINK)), measured=figures)
+    lines = outlook.outlook(NANO, [1, 2, 8, 16], outlook.Job(Network.uniform(LINK)), measured=two_cores())
     assert [line.rows_a_step for line in lines] == [8, 8, 8, 0]
     assert [(line.prediction.rows, line.prediction.micro_batches) for line in lines[:3]] == [(4, 2), (4, 1), (1, 1)]
     copy = planning.size(NANO).bytes_by_part["checkpoint copy"]
@@ -263,27 +260,25 @@ def test_the_same_rows_for_any_number_of_processes_until_there_are_none_left() -
     assert lines[2].memory_bytes < lines[1].memory_bytes, "fewer rows, smaller activations"
 
 
-@pytest.mark.usefixtures("two_cores")
 def test_weak_scaling_grows_the_global_batch() -> None:
     job = outlook.Job(Network.uniform(LINK), weak=True)
-    lines = outlook.outlook(NANO, [1, 4096], job, measured=figures)
+    lines = outlook.outlook(NANO, [1, 4096], job, measured=two_cores())
     assert [line.rows_a_step for line in lines] == [8, 8 * 4096]
     assert lines[1].prediction.compute_s == lines[0].prediction.compute_s
     assert near(lines[1].speedup, 4096 * lines[0].prediction.step_s / lines[1].prediction.step_s, 32)
 
 
-@pytest.mark.usefixtures("two_cores")
 def test_processes_of_one_machine_share_it() -> None:
     """Two on two cores are measured beside each other with a thread each; four take turns."""
     fast = replace(LINK, alpha_s=1e-9, beta_s=1e-15, core_s_per_byte=0, core_s_per_message=0)
     asked: list[tuple[int, int, int]] = []
 
-    def measured(config: object, rows: int, beside: int, threads: int) -> Pieces:
+    def take(config: object, rows: int, beside: int, threads: int) -> Pieces:
         asked.append((rows, beside, threads))
         return figures(config, rows, beside, threads)
 
     job = outlook.Job(Network.uniform(LINK), Network.uniform(fast), per_machine=4)
-    one, two, four = outlook.outlook(NANO, [1, 2, 4], job, measured=measured)
+    one, two, four = outlook.outlook(NANO, [1, 2, 4], job, measured=two_cores(take))
     assert asked == [(4, 1, 2), (4, 2, 1), (2, 2, 1)]
     assert near(four.prediction.compute_s, 2 * (0.06 * 1.5 + 0.01 + 0.04), 64)
     assert [line.machines for line in (one, two, four)] == [1, 1, 1] and two.speedup == two.efficiency < 1
@@ -293,10 +288,10 @@ def test_what_cannot_be_asked() -> None:
     job = outlook.Job(Network.uniform(LINK))
     for wrong in ([], [0], [2, -1]):
         with pytest.raises(UsageError, match="1 or more"):
-            outlook.outlook(NANO, wrong, job, measured=figures)
+            outlook.outlook(NANO, wrong, job, measured=two_cores())
     fused = {"precision": "bf16", "memory": "fused", "optim.clip": 0.0}
     with pytest.raises(ConfigError, match="fused"):
-        outlook.outlook(settings_of.load(preset="nano", overrides=fused), [2], job, measured=figures)
+        outlook.outlook(settings_of.load(preset="nano", overrides=fused), [2], job, measured=two_cores())
     assert numbers(["1,3", "4..32"], []) == [1, 3, 4, 8, 16, 32] and numbers(None, [2]) == [2]
     for word in ("0", "a", "1..", "-1", "..4", "1,,2"):
         with pytest.raises(UsageError, match="--processes"):
@@ -317,7 +312,9 @@ def test_plan_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     ]
     command += ["--processes", "1..8", "--bandwidth", "2", "--latency", "10"]
     picture = tmp_path / "efficiency.svg"
+    command += ["--measured", str(tmp_path / "pieces.json")]
     assert cllm([*command, "--picture", str(picture), "--json"]) == 0
+    assert len(json.loads((tmp_path / "pieces.json").read_text())["pieces"]) == 3, "4, 2 and 1 rows"
     said = json.loads(capsys.readouterr().out)
     assert [line["processes"] for line in said["processes"]] == [1, 2, 4, 8]
     four = said["processes"][2]
@@ -329,9 +326,8 @@ def test_plan_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "cllm bench link" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("two_cores")
 def test_the_table_of_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = outlook.outlook(NANO, [1, 4, 16], outlook.Job(Network.uniform(LINK)), measured=figures)
+    lines = outlook.outlook(NANO, [1, 4, 16], outlook.Job(Network.uniform(LINK)), measured=two_cores())
     link = {"bandwidth": 1.0, "latency": 30.0, "per_machine": 1, "algorithm": "ring", "weak": False}
     plan_processes.show(lines, NANO, link)
     told = capsys.readouterr().out.splitlines()
@@ -340,6 +336,21 @@ def test_the_table_of_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
     expected = lines[1]
     assert four[2] == f"{1e3 * expected.prediction.step_s:.1f}" and four[5] == f"{100 * expected.efficiency:.1f}%"
     assert any(line.split() == ["16", "—"] for line in told) and "more processes than rows" in told[-1]
+
+
+def test_measured_pieces_are_kept_and_taken_again(tmp_path: Path) -> None:
+    job, file, first = outlook.Job(Network.uniform(LINK)), tmp_path / "pieces.json", two_cores()
+    before = outlook.outlook(NANO, [1, 2, 4], job, measured=first)
+    first.save(file)
+    assert outlook.outlook(NANO, [1, 2, 4], job, measured=measured.Measured.load(file, NANO)) == before
+    with pytest.raises(UsageError, match="no pieces of 1 rows, 1 processes"):
+        outlook.outlook(NANO, [8], job, measured=measured.Measured.load(file, NANO))
+    with pytest.raises(UsageError, match="sequence = 16, here 8"):
+        measured.Measured.load(file, settings_of.replace(NANO, {"train.sequence": 8}))
+    for text in ("", "[]", '{"format": "cllm-bench-1"}'):
+        file.write_text(text)
+        with pytest.raises(UsageError, match=r"pieces\.json: expected"):
+            measured.Measured.load(file, NANO)
 
 
 def test_a_saved_link_is_read_again(tmp_path: Path) -> None:

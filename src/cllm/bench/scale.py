@@ -29,7 +29,8 @@ from cllm.training.distributed import pieces
 from cllm.training.distributed.arrange import arrange
 from cllm.training.distributed.cost import COLLECTIVES, Link, Machine, Network, Pieces, Prediction, predict
 from cllm.training.distributed.group import Group
-from cllm.training.distributed.outlook import fullest, mode_of, usable_cores
+from cllm.training.distributed.measured import usable_cores
+from cllm.training.distributed.outlook import fullest, mode_of
 from cllm.training.distributed.together import together
 from cllm.training.state import State
 from cllm.training.stepper import Stepper

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from cllm.cli.plan_processes import job, show, write_picture
+from cllm.cli.plan_processes import job, lines, show, write_picture
 from cllm.cli.processes import numbers
 from cllm.errors import UsageError
+
+if TYPE_CHECKING:
+    from cllm.training.distributed.outlook import Line
 
 FEW_TOKENS = 20  # a parameter (Hoffmann et al. 2022): below it a smaller model learns more in the same time
 
@@ -26,6 +29,7 @@ def plan(
     local: Path | None = None,
     algorithm: Literal["ring", "tree"] = "ring",
     weak: bool = False,
+    measured: Path | None = None,
     picture: Path | None = None,
     json: bool = False,
 ) -> int:
@@ -68,6 +72,9 @@ def plan(
         Of the all-reduce: ring (gloo, and NCCL for large messages) or tree (NCCL's double binary tree).
     weak: bool
         Every process keeps all of train.batch × train.accumulate rows: the global batch grows with them.
+    measured: Path
+        Keep the measured pieces of a step in this file; if it is there, take them from it: one measurement for several
+        plans, or of another machine.
     picture: Path
         Write the efficiency against the number of processes as an SVG.
     json: bool
@@ -80,13 +87,21 @@ def plan(
     from cllm.training import plan as planning
 
     count = numbers(processes, [])
-    if picture is not None and not count:
-        raise UsageError("--picture: there is nothing to draw without --processes, as in --processes 1..4096")
+    for option, file in (("--picture", picture), ("--measured", measured)):
+        if file is not None and not count:
+            raise UsageError(f"{option}: it is about several processes: add --processes, as in --processes 1..4096")
     config = settings.load(run, preset=preset, overrides=set or ())
-    measured = planning.size(config)
+    needed = planning.size(config)
     memory = planning.memory_of(planning.device_of(config))
-    fits = measured.total_bytes <= memory
-    speed = planning.measure(config) if fits else None
+    fits = needed.total_bytes <= memory
+    several: list[Line] = []
+    if count and fits:
+        there = job(bandwidth, latency, per_machine, local, algorithm, weak)
+        several = lines(config, sorted({1, *count}), there, measured)
+        speed: planning.Speed | None = several[0].speed
+        several = [line for line in several if line.processes in count]
+    else:
+        speed = planning.measure(config) if fits else None
     t, m = config.train, config.model
     tokens_a_step = t.batch * t.accumulate * (t.sequence or m.context)
     minutes = planning.DEFAULT_MINUTES if t.steps is None and t.max_minutes is None else t.max_minutes
@@ -96,27 +111,22 @@ def plan(
     device = planning.device_of(config).type
     peak = peak_flops(config.precision, device) if speed is not None else None
     facts: dict[str, Any] = {
-        "parameters": measured.parameters,
-        "bytes": measured.bytes_by_part,
-        "bytes_total": measured.total_bytes,
+        "parameters": needed.parameters,
+        "bytes": needed.bytes_by_part,
+        "bytes_total": needed.total_bytes,
         "machine_bytes": memory,
         "checkpoint_bytes": planning.checkpoint_bytes(config),
         "largest_batch": planning.largest_batch(config, memory),
-        "flops_per_token": measured.flops_per_token,
+        "flops_per_token": needed.flops_per_token,
         "seconds_a_step": speed.seconds if speed else None,
         "tokens_per_s": speed.tokens_per_s if speed else None,
         "peak_flops": peak,
-        "mfu": None if speed is None or peak is None else measured.flops_per_token * speed.tokens_per_s / peak,
+        "mfu": None if speed is None or peak is None else needed.flops_per_token * speed.tokens_per_s / peak,
         "steps": steps,
         "tokens": None if steps is None else steps * tokens_a_step,
         "seconds": None if steps is None or speed is None else steps * speed.seconds,
     }
-    several = []
-    if count and fits:
-        from cllm.training.distributed.outlook import outlook
-
-        there = job(bandwidth, latency, per_machine, local, algorithm, weak)
-        several = outlook(config, count, there)
+    if several:
         facts |= {"link": {"bandwidth": bandwidth, "latency": latency, "per_machine": per_machine, "weak": weak,
                            "algorithm": algorithm, "local": None if local is None else str(local)},
                   "mode": msgspec.to_builtins(config.distributed),

@@ -21,6 +21,19 @@ def job(bandwidth: float, latency: float, per_machine: int, local: Path | None, 
     return Job(between, None if local is None else link.load(local)[1], per_machine, weak)
 
 
+def lines(config: Config, processes: Sequence[int], job: Job, file: Path | None) -> list[Line]:
+    """The outlook. file: where the measured pieces are, or are kept."""
+    from cllm.training.distributed.measured import Measured
+    from cllm.training.distributed.outlook import outlook
+
+    there = file is not None and file.exists()
+    measured = Measured.load(file, config) if file is not None and there else Measured(config)
+    found = outlook(config, processes, job, measured=measured)
+    if file is not None and not there:
+        measured.save(file)
+    return found
+
+
 def described(config: Config, link: Mapping[str, Any]) -> str:
     """The job in words."""
     d = config.distributed
@@ -34,7 +47,7 @@ def described(config: Config, link: Mapping[str, Any]) -> str:
 def show(lines: Sequence[Line], config: Config, link: Mapping[str, Any]) -> None:
     """The table on standard output."""
     print(described(config, link))
-    print("predicted, not run: pieces of a step measured here, communication by the model of docs/scale.md")
+    print("predicted, not run: pieces of a step as measured, communication by the model of docs/scale.md")
     print("processes    rows    step ms  exposed ms      tokens/s  efficiency  memory MB   sent MB")
     refused = ""
     for line in lines:

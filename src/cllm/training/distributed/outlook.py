@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
-
-import torch
 
 from cllm import config as settings
 from cllm.config import Config
@@ -16,14 +13,11 @@ from cllm.training.chart import Chart, Series
 from cllm.training.distributed.arrange import arrange, bytes_by_part
 from cllm.training.distributed.cost import Machine, Mode, Network, Pieces, Prediction, predict
 from cllm.training.distributed.group import Group
-from cllm.training.distributed.pieces import measure, measure_beside
+from cllm.training.distributed.measured import Measured
 from cllm.training.distributed.split import FIXED, Share
 from cllm.training.distributed.tree import leaves, remaining
-from cllm.training.plan import device_of
+from cllm.training.plan import Speed
 from cllm.training.state import State
-
-Measure = Callable[[Config, int, int, int], Pieces]
-"""(configuration, rows of a micro-batch, processes at once, threads of each) → pieces."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +47,20 @@ class Line:
     memory_bytes: int = 0
     why_not: str = ""
 
+    @property
+    def speed(self) -> Speed:
+        """As `cllm plan` has it of one process."""
+        assert self.prediction is not None
+        return Speed(self.prediction.step_s, self.tokens_per_s)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, flat."""
         found = {key: value for key, value in asdict(self).items() if key != "prediction"}
         return found | (asdict(self.prediction) if self.prediction else {})
 
 
-def outlook(config: Config, processes: Sequence[int], job: Job, *, measured: Measure | None = None) -> list[Line]:
-    """A line for each number of processes, rising. measured: the measurement (default: here and now).
+def outlook(config: Config, processes: Sequence[int], job: Job, *, measured: Measured | None = None) -> list[Line]:
+    """A line for each number of processes, rising. measured: the pieces (default: here and now).
 
     Raises UsageError for numbers that make no sense, ConfigError for a memory mode that cannot be shared.
     """
@@ -71,17 +71,12 @@ def outlook(config: Config, processes: Sequence[int], job: Job, *, measured: Mea
         )
     if config.memory == "fused":
         raise ConfigError('memory: "fused" updates inside the backward, before processes could add their gradients')
-    gpu = device_of(config).type != "cpu"
-    machine = Machine(0 if gpu else usable_cores(), job.per_machine)
-    found: dict[tuple[int, int, int], Pieces] = {}
+    measured = measured or Measured(config)
+    machine = Machine(measured.cores, job.per_machine)
 
     def pieces(rows: int, ranks: int) -> Pieces:
-        threads = torch.get_num_threads() if ranks == 1 else machine.threads(ranks)
-        beside = 1 if gpu else max(1, min(machine.here(ranks), machine.cores))
-        key = (rows, beside, threads)
-        if key not in found:
-            found[key] = (measured or _measure)(config, *key)
-        return found[key]
+        threads = measured.threads if ranks == 1 else machine.threads(ranks)
+        return measured.pieces(rows, max(1, min(machine.here(ranks), machine.cores)), threads)
 
     alone = _line(config, 1, job, machine, pieces)
     lines = []
@@ -120,17 +115,6 @@ def mode_of(config: Config, ranks: int) -> Mode:
         # under ZeRO 2 every leaf travels by itself
         nodes = 1 if zero == 2 else max(len(remaining(leaves(rank, ranks, count), count)) for rank in range(ranks))
     return Mode(zero, nodes, State.fresh(config, "meta").model.params.nbytes)
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _measure(config: Config, rows: int, beside: int, threads: int) -> Pieces:
-    if beside == 1 and threads == torch.get_num_threads():
-        return measure(config, rows)
-    return measure_beside(config, rows, beside, threads)
 
 
 def chart(lines: Iterable[Line], title: str, subtitle: str) -> Chart:
