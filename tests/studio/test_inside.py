@@ -390,6 +390,31 @@ def test_bf16_is_read_by_its_own_kernels() -> None:
     assert ((a.sum(2) - 1).abs() <= 4 * len(IDS) * UNIT[torch.float32]).all()
 
 
+# ------------------------------------------------------------------------------------------------- two calls at once
+
+TWO_AT_ONCE = """
+import sys, threading
+from cllm.studio.worker import function
+calls = [function("cllm.studio." + name) for name in ("inside_tensors:structure", "generate_work:loaded")]
+start = threading.Barrier(2)
+def call(one):
+    start.wait()
+    one(sys.argv[1], "latest")
+threads = [threading.Thread(target=call, args=(one,)) for one in calls]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+from cllm.config import Config
+from cllm.studio import worker
+assert Config in worker._prepared
+"""
+
+
+def test_the_first_two_calls_may_come_together(folder: Path) -> None:
+    """Of msgspec's types made by two threads at once every fourth process used to die."""
+    done = subprocess.run([sys.executable, "-c", TWO_AT_ONCE, str(folder)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 # ------------------------------------------------------------------------------------------------------- embedding
 
 

@@ -24,6 +24,7 @@ from cllm.studio.security import Access, Guard, Refused
 from cllm.studio.store import Store
 from cllm.studio.web import Gone, json, on_error, studio_of
 from cllm.studio.work import Host, Pool
+from cllm.studio.worker import prepare_types
 from cllm.studio.workspace import Workspace
 
 STATIC = Path(__file__).parent / "static"
@@ -111,6 +112,7 @@ def create_app(workspace: Workspace, access: Access, *, static: Path = STATIC) -
     routes: list[BaseRoute] = [Route("/api/studio", about), WebSocketRoute("/api/events", events_socket)]
     for screen in SCREENS:
         routes += importlib.import_module(screen).routes
+    prepare_types()  # routes may answer in threads
     routes += [
         Route("/api/{rest:path}", unknown, methods=["GET", "POST"]),
         Route("/{path:path}", page),

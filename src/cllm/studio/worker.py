@@ -7,12 +7,14 @@ are constants of its source. A generator's items are sent one by one, and `cance
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import os
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import msgspec
@@ -39,6 +41,36 @@ def frame(message: dict[str, Any]) -> bytes:
     return len(body).to_bytes(4, "big") + body
 
 
+_preparing, _importing = threading.Lock(), threading.Lock()
+_prepared: set[type] = set()
+
+
+def prepare_types() -> None:
+    """Make every msgspec type that is known by now ready for several threads.
+
+    msgspec finds out about a type when something is first read into it, and keeps what it found where another thread
+    sees it half made: two threads that read their first run file together end the process (msgspec 0.22).
+    """
+    with _preparing:
+        waiting = list(msgspec.Struct.__subclasses__())
+        while waiting:
+            kind = waiting.pop()
+            waiting += kind.__subclasses__()
+            if kind not in _prepared:
+                _prepared.add(kind)
+                with contextlib.suppress(TypeError, NameError):  # it holds what cannot be read: nobody reads into it
+                    msgspec.json.Decoder(kind)
+
+
+def function(call: str) -> Callable[..., Any]:
+    """The function "module:function", its module imported and its types ready before it is called."""
+    module, _, name = call.partition(":")
+    with _importing:
+        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        prepare_types()
+    return found
+
+
 class Server:
     """Answers calls, each in a thread of its own. out: a binary stream."""
 
@@ -59,8 +91,7 @@ class Server:
 
     def _answer(self, number: int, message: dict[str, Any]) -> None:
         try:
-            module, _, name = message["call"].partition(":")
-            result = getattr(importlib.import_module(module), name)(**message["args"])
+            result = function(message["call"])(**message["args"])
             if inspect.isgenerator(result):
                 for item in result:
                     if self._cancelled[number].is_set():
@@ -94,7 +125,6 @@ def main() -> None:
     """Serve until standard input is closed: the server that started this process has gone."""
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not get between the frames
-    import contextlib
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is the server's business

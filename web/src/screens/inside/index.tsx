@@ -222,15 +222,17 @@ function TextRead() {
   const [editing, setEditing] = useState(false);
   const found = trace.value;
   const own = found && text.value === "" ? found.text : text.value;
+  const commit = () => {
+    if (typed === text.peek()) return;
+    text.value = typed;
+    void loadTrace();
+  };
   useEffect(() => {
     if (!editing) setTyped(own);
   }, [own, editing]);
   useEffect(() => {
     if (!editing || typed === own) return;
-    const timer = setTimeout(() => {
-      text.value = typed;
-      void loadTrace();
-    }, 350);
+    const timer = setTimeout(commit, 350);
     return () => clearTimeout(timer);
   }, [typed]);
   const losses = (found?.nats ?? []).filter((x) => x !== null);
@@ -250,7 +252,10 @@ function TextRead() {
         placeholder="The text that the model reads. Empty: the beginning of the run's own."
         aria-describedby="inside-text-facts"
         onFocus={() => setEditing(true)}
-        onBlur={() => setEditing(false)}
+        onBlur={() => {
+          if (typed !== own) commit();
+          setEditing(false);
+        }}
         onInput={(e) => {
           setEditing(true);
           setTyped(e.currentTarget.value);
