@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cyclopts import App
 
+from cllm.cli.bench_gpu import gpu
 from cllm.cli.bench_link import link, scale
 from cllm.cli.bench_show import check_folder, show
 
@@ -21,6 +22,7 @@ Examples:
   cllm bench machine --json""",
     help_format="plaintext",
 )
+app.command(gpu)
 app.command(link)
 app.command(scale)
 
