@@ -190,7 +190,9 @@ class Config(_Section, frozen=True):
     preset: str = DEFAULT
     start: str | None = None  # run whose weights (and tokenizer) this one starts from
     seed: Seed = 1
-    precision: Literal["auto", "bf16", "fp32", "fp64"] = "auto"  # auto: bf16 where the processor multiplies it
+    precision: Literal["auto", "bf16", "fp32", "fp64"] = (
+        "auto"  # auto: bf16 where the processor multiplies it, and on device = cuda
+    )
     memory: Literal["standard", "lean", "fused"] = "standard"  # of weights, gradients and moments
     device: Literal["auto", "cpu", "cuda"] = "auto"
     data: DataConfig = field(default_factory=DataConfig)
@@ -276,7 +278,8 @@ def check(config: Config, where: str = "settings") -> Config:
         raise ConfigError(f"{where}: guard.spikes = rollback goes back to a checkpoint: it needs checkpoint.every > 0")
     precision = config.precision
     if precision == "auto":
-        precision = "bf16" if native.multiplies_bf16("engine", "engine") else "fp32"
+        multiplies = config.device == "cuda" or native.multiplies_bf16("engine", "engine")
+        precision = "bf16" if multiplies else "fp32"
     config = replace(config, {"train.sequence": sequence, "precision": precision})
     _check_memory(config, where)
     _check_distributed(config, where)

@@ -348,3 +348,46 @@ def test_where_graphs_are_wanted(monkeypatch):
     assert not graph.wanted(config(**{"optim.name": "sgd"}), gpu)
     monkeypatch.setenv(graph.VARIABLE, "off")
     assert not graph.wanted(config(), gpu)
+
+
+ELSEWHERE = VARIANTS | {
+    "spiral": {"model.positions": "spiral", "data.document_mask": True},
+    "clock": {"model.positions": "clock"},
+    "transform": {"model.lattice_transform": True},
+    "equivariant": {"model.equivariant": True, "model.width": 48, "model.heads": 4},
+    "symmetry": {"model.symmetry_bias": 0.5},
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_every_tensor_of_a_step_is_made_on_its_device(name, monkeypatch):
+    """On the device "meta", which has shapes only: torch refuses an op that mixes it with the CPU, as it would CUDA."""
+    from cllm.engine.cuda import adamw, cross_entropy, dropout, embedding, gelu, layernorm, linear
+
+    launched = []
+    for module in (adamw, cross_entropy, dropout, embedding, gelu, layernorm, linear):
+        monkeypatch.setattr(module, "launch", lambda kernel, grid, *args, **options: launched.append(args))
+    c = config(**ELSEWHERE[name])
+    assert graph.why_not(c) == ""
+    for kernels in (torch_kernels, cuda.kernels):
+        state = State.fresh(c, "meta")
+        step = make_step(state)
+        m = c.model
+        step.kernels = step.acts.kernels = kernels(state.model.operand)
+        step.acts.attention_scratch = step.kernels.attention_scratch(
+            2, 9, m.heads, m.head_width, backward=True, dtype=state.model.operand, device="meta"
+        )
+        if kernels is cuda.kernels:
+            monkeypatch.setattr("cllm.engine.cuda.attention.fused", lambda *args: False)  # aten has no CUDA here
+        graph.OnDevice(state, step).run()
+    assert launched
+    assert all(x.device.type == "meta" for args in launched for x in args if isinstance(x, Tensor))
+
+
+def test_8_bit_moments_are_made_on_their_device():
+    from cllm.engine.moments import Coded, adamw8
+
+    w, g = torch.empty(300, device="meta"), torch.empty(300, device="meta")
+    codes = [torch.empty(300, dtype=kind, device="meta") for kind in (torch.int8, torch.uint8)]
+    m, v = (Coded(code, torch.empty(2, device="meta")) for code in codes)
+    adamw8(w, g, m, v, t=1, lr=0.1, betas=(0.9, 0.95), eps=1e-8, decay=0.1)

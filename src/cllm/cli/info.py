@@ -88,7 +88,10 @@ def info(
     print(f"memory of training  {_mb(measured.total_bytes)}  (batch {config.train.batch}, {config.precision})")
     for part, count in measured.bytes_by_part.items():
         print(f"  {part:<18}{_mb(count)}")
+    print(f"{'device':<20}{facts['device']}")
     print(f"{'kernels':<20}{facts['kernels']}{f' ({why})' if (why := facts['why_not_native']) else ''}")
+    if "why_not_graph" in facts:
+        print(f"{'a step is':<20}{facts['why_not_graph'] or 'one CUDA graph'}")
     for key in ("checkpoint", "step", "tokens"):
         if key in facts:
             print(f"{key:<20}{facts[key]}")
@@ -124,15 +127,27 @@ def _settings(config: Any) -> str:
 
 
 def _kernels(config: Any) -> dict[str, str]:
-    """The path that a step of this configuration takes here, and why it is not the native one."""
+    """The device and the kernels of a step of this configuration here, why they are not the fastest ones there are, and
+    on CUDA why its steps are not graphs."""
+    import torch
+
     from cllm import native
+    from cllm.engine import cuda
     from cllm.engine.dispatch import select
+    from cllm.training import graph
     from cllm.training.plan import device_of
     from cllm.training.state import DTYPES
 
     device = device_of(config)
-    why = native.why_not("engine", "engine") if device.type == "cpu" else f"device {device.type}"
-    return {"kernels": select(DTYPES[config.precision], config.model.activation, device).name, "why_not_native": why}
+    gpu = device.type == "cuda"
+    found = {
+        "device": f"cuda, {torch.cuda.get_device_name(device)}" if gpu else device.type,
+        "kernels": select(DTYPES[config.precision], config.model.activation, device).name,
+        "why_not_native": cuda.why_not() if gpu else native.why_not("engine", "engine"),
+    }
+    if gpu:
+        found["why_not_graph"] = graph.why_not(config)
+    return found
 
 
 def _of_run(run: Path) -> dict[str, Any]:

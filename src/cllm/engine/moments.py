@@ -87,15 +87,15 @@ def adamw8(
         ws.mul_(1.0 - lr * decay).sub_((ms * rate).div_(denominator))
         if halves is not None:
             split(ws, halves)
-        word = words(x.numel(), first + part.start, t)
+        word = words(x.numel(), first + part.start, t, x.device)
         _encode_m(ms, (word >> 16).float() * 2.0**-16, coded_m)
         _encode_v(vs, (word & 0xFFFF).float() * 2.0**-16, coded_v)
 
 
-def words(n: int, first: int, t: int) -> Tensor:
+def words(n: int, first: int, t: int, device: torch.device | str = "cpu") -> Tensor:
     """The 32-bit words that round entries first … first + n − 1 at step t, int64 [n]: lowbias32 (Wellons 2018)."""
-    numbers = (torch.arange(n, dtype=torch.int64) + first) & 0xFFFFFFFF
-    return _mixed(numbers ^ _mixed(torch.tensor([t & 0xFFFFFFFF])))
+    numbers = (torch.arange(n, dtype=torch.int64, device=device) + first) & 0xFFFFFFFF
+    return _mixed(numbers ^ _mixed(torch.tensor([t & 0xFFFFFFFF], device=device)))
 
 
 def _mixed(x: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def why_not(config: Config) -> str:
         "model.symmetry_bias that is not trained is a number of the host": m.symmetry_bias_trainable,
     }
     found = [reason for reason, holds in reasons.items() if holds]
-    return f"a step is one graph only where {'; '.join(found)}" if found else ""
+    return f"one CUDA graph only where {'; '.join(found)}" if found else ""
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,8 @@ def memory_of(device: torch.device) -> int:
 def device_of(config: Config) -> torch.device:
     """The device asked for; "auto" takes CUDA where there is one."""
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: got cuda, but this PyTorch sees no CUDA device; use device=cpu or auto")
+        why = "sees no CUDA device" if torch.version.cuda else "is built without CUDA (pytorch.org has one with it)"
+        raise ConfigError(f"device: got cuda, but this PyTorch ({torch.__version__}) {why}; use device=cpu or auto")
     return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
