@@ -101,6 +101,35 @@ def test_threads_do_not_change_a_bit(threads):
         torch.set_num_threads(before)
 
 
+@pytest.mark.skipif(HIGHEST == "off", reason="no native kernels")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_what_is_not_finite_shows(kind, wrong):
+    """Also where activations become whole numbers on the way: only the sequence that met it is lost."""
+    case = CASES["odd"]
+    model = case.model(torch.float32)
+    model.params["tok"][5, 3] = wrong
+    tokens = torch.full((case.rows, 1), 6)
+    tokens[2] = 5
+    heads = [name for name in model.params if name != "tok"]
+    untied = msgspec.structs.replace(case.config, tied=False)
+    other = Model(untied, torch.float32).load({**{n: model.params[n] for n in heads}, "tok": model.params["tok"],
+                                               "head.w": torch.ones_like(model.params["tok"])})  # fmt: skip
+    got = Decoder(other, case.rows, kind).read(tokens)
+    assert not got[2].isfinite().any()
+    assert got[[0, 1, 3, 4]].isfinite().all()
+
+
+@pytest.mark.skipif(HIGHEST == "off", reason="no native kernels")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_vector_of_zeros(kind):
+    model = CASES["odd"].model(torch.float32)
+    for name, value in model.params.items():
+        if name.startswith("ln"):
+            value.zero_()  # what the head is multiplied with
+    assert not Decoder(model, 2, kind).read(torch.tensor([[1], [2]])).any()
+
+
 POSITIONS = [
     {"positions": "sinusoidal"},
     {"positions": "spiral"},

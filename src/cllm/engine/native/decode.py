@@ -13,13 +13,14 @@ from cllm.engine.native import INT, POINTER, function, pointer
 from cllm.engine.quantise import quantise_rows
 
 MOST = 16  # sequences side by side that the kernel is made for
-_ROW = 64  # ROW of decode.hpp
+_ROW, _BLOCK = 64, 32  # of decode.hpp: narrow columns and rows are padded to a multiple
+_LONGEST = 2**31 // (255 * 127)  # columns whose products with bytes add up in 32 bits
 _SUFFIX = {"fp32": "f32", "bf16": "bf16", "int8": "int8"}
 
 
 class _Matrix(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("weights", "scale", "bias")),
+        *((name, ctypes.c_void_p) for name in ("weights", "scale", "bias", "sums")),
         *((name, ctypes.c_int64) for name in ("rows", "columns", "ld")),
     ]
 
@@ -126,16 +127,25 @@ class Network:
         bias = None if bias_M is None else self._float(bias_M)
         if self.kind == "fp32":
             self.matrix_bytes += 4 * rows * columns
-            return _Matrix(self._float(w_MK), None, bias, rows, columns, columns)
-        ld = -(-columns // _ROW) * _ROW
-        scale = None
+            return _Matrix(self._float(w_MK), None, bias, None, rows, columns, columns)
+        if self.kind == "int8" and columns > _LONGEST:
+            raise ValueError(f"int8 weights: rows of {columns} columns, the kernel adds up to {_LONGEST}")
+        ld, padded = _up(columns, _ROW), _up(rows, _BLOCK)
+        narrow = torch.zeros(padded, ld, dtype=torch.bfloat16 if self.kind == "bf16" else torch.int8)
+        scale = sums = None
         if self.kind == "bf16":
-            narrow = torch.zeros(rows, ld, dtype=torch.bfloat16)
-            narrow[:, :columns] = w_MK
+            narrow[:rows, :columns] = w_MK
         else:
-            narrow = torch.zeros(rows, ld, dtype=torch.int8)
-            narrow[:, :columns], scales = quantise_rows(w_MK)
-            scale = self._float(scales)
-        self._held.append(narrow)
-        self.matrix_bytes += narrow.numel() * narrow.element_size()
-        return _Matrix(narrow.data_ptr(), scale, bias, rows, columns, ld)
+            scales = torch.zeros(padded)
+            narrow[:rows, :columns], scales[:rows] = quantise_rows(w_MK)
+            totals = narrow.sum(dim=1, dtype=torch.int32)
+            self._held.append(totals)
+            scale, sums = self._float(scales), totals.data_ptr()
+        lanes = narrow.view(padded // _BLOCK, _BLOCK, -1, 4 // narrow.element_size()).transpose(1, 2).contiguous()
+        self._held.append(lanes)
+        self.matrix_bytes += lanes.numel() * lanes.element_size()
+        return _Matrix(lanes.data_ptr(), scale, bias, sums, rows, columns, ld)
+
+
+def _up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple

@@ -51,7 +51,7 @@ static_assert(sizeof(Barrier) <= BARRIER_FLOATS * sizeof(float));
 struct Scratch {
   Barrier* barrier;
   float *x, *qkv, *heads, *hidden;  // [batch, padded width, 3·width, width, ff]
-  float *input, *scores;            // a thread's: the vectors as the products want them, scores of a query
+  float *input, *scores, *normed;   // a thread's: the vectors as the products want them, scores of a query, a norm
   int64_t ld, ld_qkv, ld_hidden;
   Scratch(const Network& n, int thread) : ld(padded(n.width)), ld_qkv(padded(3 * n.width)), ld_hidden(padded(n.ff)) {
     float* at = static_cast<float*>(n.scratch);
@@ -60,10 +60,12 @@ struct Scratch {
     qkv = at, at += n.batch * ld_qkv;
     heads = at, at += n.batch * ld;
     hidden = at, at += n.batch * ld_hidden;
-    input = at + thread * own(n), scores = input + n.batch * std::max(ld, ld_hidden);
+    input = at + thread * own(n);
+    scores = input + n.batch * std::max(ld, ld_hidden);
+    normed = scores + padded(n.context);
   }
   static int64_t own(const Network& n) {
-    return n.batch * std::max(padded(n.width), padded(n.ff)) + padded(n.context);
+    return n.batch * std::max(padded(n.width), padded(n.ff)) + padded(n.context) + padded(n.width);
   }
   static int64_t bytes(const Network& n, int64_t threads) {
     const int64_t shared = n.batch * (2 * padded(n.width) + padded(3 * n.width) + padded(n.ff));
@@ -99,7 +101,7 @@ template <class W> struct Token {
     s.barrier->wait(threads);
     normalise(l.norm2_gain, l.norm2_bias);
     apply<false>(l.up, s.ld, s.hidden, s.ld_hidden);
-    const Range rows = part(l.up.rows, thread, threads, L);
+    const Range rows = part(l.up.rows, thread, threads, BLOCK);
     for (int64_t b = 0; b < n.batch; ++b) gelu(s.hidden + b * s.ld_hidden + rows.begin, rows.end - rows.begin);
     s.barrier->wait(threads);
     take(s.hidden, s.ld_hidden, n.ff);
@@ -109,21 +111,19 @@ template <class W> struct Token {
 
   // This thread's rows of y (+)= W·input + bias.
   template <bool ADD> void apply(const Matrix& m, int64_t ldx, float* y, int64_t ldy) const {
-    const Range rows = part(m.rows, thread, threads, L);
+    const Range rows = part(m.rows, thread, threads, BLOCK);
     multiply<W, ADD>(m, rows.begin, rows.end, s.input, ldx, n.batch, y, ldy);
   }
 
   // Shared vectors into this thread's input, zeros behind them.
   void take(const float* from, int64_t ld, int64_t columns) const {
-    for (int64_t b = 0; b < n.batch; ++b)
-      for (int64_t c = 0; c < ld; ++c) s.input[b * ld + place<W>(c)] = c < columns ? from[b * ld + c] : 0.0f;
+    for (int64_t b = 0; b < n.batch; ++b) arrange<W>(from + b * ld, columns, ld, s.input + b * ld);
   }
 
   // Layer norm of x into this thread's input (every thread for itself: cheaper than waiting).
   void normalise(const float* gain, const float* bias) const {
     for (int64_t b = 0; b < n.batch; ++b) {
       const float* x = s.x + b * s.ld;
-      float* y = s.input + b * s.ld;
       V sums = {}, squares = {};
       for (int64_t c = 0; c < n.width; c += L) sums += load(x + c, tail(c));
       const float mean = lanes_sum(sums) / float(n.width);
@@ -133,8 +133,11 @@ template <class W> struct Token {
         squares += d * d;
       }
       const float factor = 1.0f / std::sqrt(lanes_sum(squares) / float(n.width) + 1e-5f);
-      for (int64_t c = 0; c < s.ld; ++c)
-        y[place<W>(c)] = c < n.width ? (x[c] - mean) * factor * gain[c] + bias[c] : 0.0f;
+      for (int64_t c = 0; c < n.width; c += L) {
+        const int some = tail(c);
+        store(s.normed + c, (load(x + c, some) - mean) * factor * load(gain + c, some) + load(bias + c, some), some);
+      }
+      arrange<W>(s.normed, n.width, s.ld, s.input + b * s.ld);
     }
   }
   int tail(int64_t column) const { return int(std::min<int64_t>(L, n.width - column)); }
