@@ -97,7 +97,7 @@ STATES: dict[str, tuple[dict[str, Any], Callable[[Any], None]]] = {
     "bench note": ({"part": "notes", "note": "ideas.md"}, seen(".bench h2")),
     "inside attention": ({"run": "runs/small", "view": "attention"}, seen(".inside canvas")),
     "inside tensors": ({"run": "runs/small", "view": "tensors"}, seen(".inside table")),
-    "inside lens": ({"run": "runs/small", "view": "lens"}, seen(".inside table, .inside canvas")),
+    "inside lens": ({"run": "runs/small", "view": "lens"}, seen(".inside [role=application]")),
     "inside certificate": ({"run": "runs/small", "view": "certificate"}, seen(".inside h2, .inside h3")),
     "nowhere": ({}, seen(".empty")),
 }
