@@ -1,12 +1,13 @@
 """What every rank of the reduction tests does: the steps of each case, and what came of them into a file.
 
-As a script (with torchrun's variables): the cases of FOLDER/cases.json, results to FOLDER/N-R.pt.
+`rank` is a process of a group: the cases of FOLDER/N.json, results to FOLDER/N-R.pt.
 """
 
 from __future__ import annotations
 
 import json
-import sys
+import os
+import traceback
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ SMALL = {
     "data.path": ["-"], "data.pack": False, "train.batch": 4, "train.accumulate": 4, "train.sequence": 12,
     "train.steps": 10, "precision": "fp32", "distributed.bucket_mb": 0.02,
 }  # fmt: skip
-STEPS = 3
+STEPS = 2
 RATE = 0.01
 
 
@@ -38,7 +39,7 @@ def config(changes: Mapping[str, Any], vocab: int) -> Config:
 
 
 def run(group: Group, data: Path, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Three steps from step 0. This rank's part of the first step's gradient sums, what it added to them, and the whole
+    """A few steps from step 0. This rank's part of the first step's gradient sums, what it added to them, and the whole
     state at the end (rank 0)."""
     prepared = open_prepared(data, verify=False)
     c = config(changes, prepared.tokenizer.vocab_size)
@@ -141,14 +142,23 @@ def broken(name: str) -> Any:
         Reducer._ready, Passing._ready = kept  # type: ignore[method-assign]
 
 
-def main(folder: Path) -> None:
-    torch.set_num_threads(1)
-    group, found = Group.from_environment(), dict[str, Any]()
-    for name, changes in json.loads((folder / "cases.json").read_text()).items():
+def rank(folder: Path, number: int, size: int, port: int) -> None:
+    """One process: rank `number` of `size`, met at a port of this machine. What it dies of is in N-R.error."""
+    try:
+        os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)})
+        os.environ.update({"RANK": str(number), "LOCAL_RANK": str(number)})
+        torch.set_num_threads(1)
+        _run_all(folder, Group.from_environment())
+    except BaseException:
+        (folder / f"{size}-{number}.error").write_text(traceback.format_exc())
+        raise
+
+
+def _run_all(folder: Path, group: Group) -> None:
+    found = dict[str, Any]()
+    for name, changes in json.loads((folder / f"{group.size}.json").read_text()).items():
         changes = dict(changes)
         mutant = changes.pop("mutant", None)
-        if changes.get("train.accumulate", 4) < group.size and changes.get("distributed.reduction") == "fixed":
-            continue
         if mutant is None:
             found[name] = run(group, folder / "data", changes)
         else:
@@ -157,7 +167,3 @@ def main(folder: Path) -> None:
     torch.save(found, folder / f"{group.size}-{group.rank}.pt")
     group.barrier()
     group.close()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
