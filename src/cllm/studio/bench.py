@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -101,7 +102,9 @@ class Bench:
 
 
 def job_row(job: Job) -> dict[str, Any]:
-    """A job as the page shows it. what: the measurement's name or the study's file.  options: as they were given."""
+    """A job as the page shows it. what: the measurement's name or the study's file.  options: as they were given.
+    A process that was stopped before it could say so counts as stopped, too (code 130)."""
+    early = job.code == -signal.SIGINT
     words = shlex.split(job.command)[2:]
     options = [word for word in words[1:] if not word.startswith(("--save=", "--out="))]
     return {
@@ -111,8 +114,8 @@ def job_row(job: Job) -> dict[str, Any]:
         "options": options,
         "command": job.command,
         "state": job.state,
-        "code": job.code,
-        "error": job.error,
+        "code": 130 if early else job.code,
+        "error": None if early else job.error,
         "time": job.time,
         "pid": job.pid,
     }

@@ -100,7 +100,13 @@ export function StudyView({ file, folder, on }: StudyProps) {
               aria-hidden="true"
             />
             <b>
-              {live ? job!.state : done === total ? "complete" : done > 0 ? "unfinished" : "not trained yet"}
+              {live
+                ? job!.state
+                : done === total
+                  ? "complete"
+                  : done > 0 || job
+                    ? "unfinished"
+                    : "not trained yet"}
             </b>
             <span class="quiet mono">{folder ?? file}</span>
           </p>
@@ -136,7 +142,7 @@ export function StudyView({ file, folder, on }: StudyProps) {
           )}
           {canTrain && (
             <Button control="bench.study-train" kind="main" disabled={busy} onClick={() => void begin()}>
-              {!here ? "Train it here" : done > 0 ? "Go on" : "Train"}
+              {!here ? "Train it here" : done > 0 || job ? "Go on" : "Train"}
             </Button>
           )}
           {study.report && study.folder && (
