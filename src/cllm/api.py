@@ -25,6 +25,7 @@ from cllm.model.narrow import with_weights
 from cllm.model.step import Step
 from cllm.text import Tokenizer
 from cllm.training import checkpoint
+from cllm.training.distributed.entry import refuse_processes
 from cllm.training.distributed.group import Group
 from cllm.training.interrupt import Interrupt
 from cllm.training.loop import Outcome
@@ -38,7 +39,6 @@ from cllm.training.run import (
     open_tokenizer,
     passing,
     read_run_file,
-    refuse_processes,
     settings_of,
     started_again,
     starting_point,

@@ -176,7 +176,6 @@ def test_the_librarys_sum_stays_close_and_the_clock_is_rank_0s(
     cllm.train(text, preset="nano", out=one, set=settings | {"train.steps": steps}, quiet=True)
     (at, losses), (_, expected) = series(two / "events.jsonl", "loss"), series(one / "events.jsonl", "loss")
     assert at[-1] == steps
-    assert losses != expected or steps < 3
     assert max(abs(a - b) for a, b in zip(losses, expected, strict=True)) < 1e-9
     # resumed by another number of processes the bits may differ, and that is said
     cllm.train(out=at_step(two, max(0, steps - 8) // 4 * 4, tmp_path / "again"), resume=True)

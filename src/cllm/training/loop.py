@@ -9,10 +9,6 @@ clock and the signals, is agreed on; rank 0 alone writes: events, checkpoints, s
 from __future__ import annotations
 
 import contextlib
-import math
-import os
-import shlex
-import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,10 +21,9 @@ from cllm.data.prepare import Prepared
 from cllm.data.stream import SequentialRows, Stream
 from cllm.errors import CllmError, NonFiniteError, RunError
 from cllm.generation.generate import Request, generate
-from cllm.model.batch import Batch
 from cllm.model.layout import flops_per_token
 from cllm.model.step import Step
-from cllm.training import checkpoint, guard
+from cllm.training import checkpoint
 from cllm.training.curve import write_curve
 from cllm.training.distributed.arrange import arrange
 from cllm.training.distributed.gather import whole
@@ -37,14 +32,15 @@ from cllm.training.distributed.handover import hand_over
 from cllm.training.distributed.split import FIXED
 from cllm.training.events import EventLog
 from cllm.training.group_norms import norms_by_group
-from cllm.training.interrupt import SIGNALS, Interrupt
 from cllm.training.plan import EVALUATIONS, evaluation_rows, schedule_of, settle, steps_for
+from cllm.training.refusal import refuse
 from cllm.training.saver import Saved, Saver
 from cllm.training.schedule import lr_at
 from cllm.training.spikes import Spike, judge, rollback_checkpoint, rollback_step
 from cllm.training.starting import Origin
 from cllm.training.state import State
 from cllm.training.stepper import Stepper
+from cllm.training.stopping import Stopping
 from cllm.training.trackers import Feed
 from cllm.training.validation import Score, score
 
@@ -91,9 +87,7 @@ class Loop:
         self.peak_flops: float | None = None  # the machine's: where it is known, utilisation is logged
         self.origin: Origin | None = None  # where the first weights come from, if from another run
         self._flops_per_token = flops_per_token(c.model, sequence)
-        self._interrupt = Interrupt()
-        self._parent = os.getppid()
-        self._stopped: str | None = None  # the signal that all ranks stop for
+        self._stopping = Stopping(self.group)
         self._saver = Saver(run_dir, background=c.checkpoint.background, sync=self._sync_log)
         self._marked = -1  # step of the newest checkpoint, on disk or on its way there
         self._evaluated = -1  # step of the newest evaluation
@@ -156,11 +150,11 @@ class Loop:
         assert steps is not None
         schedule = schedule_of(c)
         self._log("start" if self.state.step == 0 else "resume", steps=steps, **notes)
-        with Interrupt(announce=not self.report.quiet).installed() as self._interrupt:
+        with self._stopping.installed(announce=not self.report.quiet):
             try:
                 if self.state.step == 0:
                     self._save_now()  # from here on there is always something to resume
-                while self.state.step < steps and not self._leaving and not self._stalled:
+                while self.state.step < steps and not self._stopping.agreed(self.stepper.told) and not self._stalled:
                     self._one_step(lr_at(schedule, self.state.step), steps)
                     self._on_the_way(steps)
                 return self._finish(steps)
@@ -171,12 +165,11 @@ class Loop:
         """Gradients, the guard's judgement, the update, its event."""
         state = self.state
         begin = time.perf_counter()
-        batches = self.stepper.batches(state.position)
-        self.stepper.flag = self._signal
-        norm = self.stepper.gradients(batches, state.step, lr)
+        self.stepper.flag = self._stopping.code
+        norm = self.stepper.gradients(self.stepper.batches(state.position), state.step, lr)
         loss, targets = self.stepper.loss, self.step.sums.valid
         if not self.stepper.finite(norm):
-            self._refuse(batches, loss, norm.value)
+            self._refuse(loss, norm.value)
         spike = judge(state, loss, norm.value)
         skipped = spike is not None and not spike.level
         if skipped and state.config.guard.spikes == "rollback":
@@ -242,9 +235,9 @@ class Loop:
         over = self.state.step >= steps or self._stalled
         better = over and self._evaluated != self.state.step and self._improved()
         self._save_now(best=better)
-        final = self._evaluate(whole=True) if over and not self._asked_to_stop() else None
+        final = self._evaluate(whole=True) if over and not self._stopping.ask() else None
         reason = "done" if self.state.step >= steps else "early stop" if self._stalled else "interrupted"
-        self._log("stop", reason=self._stopped if reason == "interrupted" else reason)
+        self._log("stop", reason=self._stopping.name if reason == "interrupted" else reason)
         self._draw()
         return Outcome(reason, self.state.step, steps, final)
 
@@ -278,32 +271,6 @@ class Loop:
         self.state.best, self.state.waited = result.loss, 0
         return True
 
-    # ----------------------------------------------------------------------------------------- several ranks
-
-    @property
-    def _signal(self) -> int:
-        """The signal that this rank has caught, as the others are told: 0, or its place in SIGNALS and 1. One whose
-        launcher has died stops, too: nobody would start it again, or stop it."""
-        name = self._interrupt.name
-        if name is None and self.group.size > 1 and os.getppid() != self._parent:
-            name = "SIGTERM"
-        return 0 if name is None else SIGNALS.index(signal.Signals[name]) + 1
-
-    @property
-    def _leaving(self) -> bool:
-        """Whether to stop for a signal. With several ranks: one that any of them had caught before its last step, so
-        that all stop behind the same one; told with the figures of the step, it costs nothing."""
-        if self.group.size == 1:
-            self._stopped = self._interrupt.name
-        else:
-            self._stopped = _first_of(self.stepper.told)
-        return self._stopped is not None
-
-    def _asked_to_stop(self) -> bool:
-        """Whether any rank has caught a signal by now. Collective."""
-        self._stopped = _first_of([round(one) for (one,) in self.group.gather([self._signal])]) or self._stopped
-        return self._stopped is not None
-
     def _draw(self) -> None:
         if self.group.first:
             write_curve(self.run_dir)
@@ -326,7 +293,7 @@ class Loop:
             self.rows,
             self.byte_lengths,
             limit=limit,
-            stop=lambda: whole and self._interrupt.name is not None,
+            stop=lambda: whole and self._stopping.heard is not None,
             group=self.group,
             whole_batches=self.state.config.distributed.reduction == FIXED,
         )
@@ -392,7 +359,7 @@ class Loop:
                 spare=spare if c.guard.spikes == "rollback" else (),
             )
 
-        with self._interrupt.shield():
+        with self._stopping.shield():
             whole(self.state, arrange(c, self.group).plan, self.group, write)
             self._marked = self.state.step
             if not c.checkpoint.background:
@@ -433,56 +400,19 @@ class Loop:
         self._log("alert", kind=kind, what=text, **fields)
         self.report.message(f"step {self.state.step}: {text}")
 
-    def _refuse(self, batches: list[Batch], loss: float, norm: float) -> None:
+    def _refuse(self, loss: float, norm: float) -> None:
         """Nothing was updated yet: keep this state, write the batch, name the birthplace."""
-        step = self.state.step
-        path = self.run_dir / guard.BATCH_FILE.format(step)
-        digest = ""
-        if self.group.first:
-            try:
-                digest = guard.write_batch(path, self.stepper.batches(self.state.position, whole=True))
-            except OSError as error:
-                digest = f"not written: {error.strerror}"
-        if self.stepper.half_made:
-            self._broken(step, norm, path.name)
-        place = self._birthplace(guard.birthplace(self.stepper.looking, batches, self.stepper.key(step)))
-        what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
-        where = f"first seen in {place}" if place else "every op is finite: the sum overflowed"
-        self._save_now()
-        self._log("alert", kind="non-finite", what=what, where=str(place), batch=path.name, batch_sha256=digest)
+        found = refuse(self.stepper, self.run_dir, loss, norm)
+        more = {}
+        if not found.half_made:
+            self._save_now()
+            more = {"batch_sha256": found.batch_sha256}
+        self._log("alert", kind="non-finite", what=found.what, where=str(found.where), batch=found.batch, **more)
         self._log("stop", reason="non-finite")
         self._draw()
         if not self.group.first:
-            self.group.end_with(f"step {step + 1}: {what}")
-        raise NonFiniteError(
-            f"step {step + 1}: {what}, {where}. The update was not made; the state before it is saved in "
-            f"{self.run_dir}, its batch in {path.name}; `cllm replay {shlex.quote(str(self.run_dir))}` runs it again, "
-            "op by op. The usual cure is a lower optim.lr or a longer schedule.warmup, in a new run: this one would "
-            "meet the same step again."
-        )
-
-    def _birthplace(self, mine: guard.Birthplace | None) -> str | None:
-        """The place of the first rank that has one, and which rank that is."""
-        if self.group.size == 1:
-            return None if mine is None else str(mine)
-        every = self.group.gather_objects(None if mine is None else str(mine))
-        return next((f"{place}, on rank {rank}" for rank, place in enumerate(every) if place is not None), None)
-
-    def _broken(self, step: int, norm: float, batch: str) -> None:
-        """The memory mode "fused" has no guard: some tensors were updated before a gradient was not finite."""
-        self._log("alert", kind="non-finite", what=f"gradient norm {norm}", where="inside the backward", batch=batch)
-        self._log("stop", reason="non-finite")
-        self._draw()
-        raise NonFiniteError(
-            f"step {step + 1}: gradient norm {norm}. memory = fused updates inside the backward, so this step is half "
-            f"made and nothing of it is saved; the checkpoints in {self.run_dir} are intact, its batch is in {batch}. "
-            "--resume takes the newest one; memory = lean, in a run started --from it, stops before such an update."
-        )
-
-
-def _first_of(signals: list[int]) -> str | None:
-    """The name of the first signal that the ranks tell of, in the code of `Loop._signal`."""
-    return next((SIGNALS[one - 1].name for one in signals if one), None)
+            self.group.end_with(f"step {found.step + 1}: {found.what}")
+        raise NonFiniteError(found.text(self.run_dir))
 
 
 def _indented(text: str) -> str:

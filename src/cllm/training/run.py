@@ -5,9 +5,8 @@ rank 0, which alone writes, and the others read the data that it has prepared.
 from __future__ import annotations
 
 import shutil
-import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +24,7 @@ from cllm.training import checkpoint
 from cllm.training.checkpoint import Checkpoint
 from cllm.training.curve import PICTURE
 from cllm.training.distributed.arrange import arrange, bytes_by_part
+from cllm.training.distributed.entry import check_group, flat, shared_data
 from cllm.training.distributed.group import Group
 from cllm.training.distributed.handover import equalise, hand_over
 from cllm.training.distributed.split import FIXED
@@ -116,7 +116,7 @@ def _claim(run_dir: Path, lock: RunLock) -> None:
 def _start(config: Config, run_dir: Path, display: Display, group: Group) -> Loop:
     """A new run at step 0. If it cannot begin, the data prepared for it go again: another text may come."""
     device_of(config)
-    data = _shared_data(group, run_dir, lambda: _prepare(config, run_dir, display))
+    data = shared_data(group, run_dir / DATA_FOLDER, lambda: _prepare(config, run_dir, display))
     try:
         state, origin = _fresh(config, data, display, group)
         loop = group.each(lambda: Loop(run_dir, state, data, display, group))
@@ -133,28 +133,6 @@ def _start(config: Config, run_dir: Path, display: Display, group: Group) -> Loo
             shutil.rmtree(run_dir / DATA_FOLDER, ignore_errors=True)
         raise
     return loop
-
-
-def _shared_data(group: Group, run_dir: Path, work: Callable[[], Prepared]) -> Prepared:
-    """Rank 0's data; the others open what it has made. Raises RunError on a rank that does not see the same folder."""
-    mine = group.lead(work)
-    expected = group.agree(None if mine is None else mine.record.train_sha256)
-
-    def look() -> Prepared:
-        if mine is not None:
-            return mine
-        folder = run_dir / DATA_FOLDER
-        if not is_prepared(folder):
-            raise RunError(
-                f"{folder}: rank {group.rank} on {socket.gethostname()} does not see what rank 0 has written there. "
-                "The run directory must lie on a file system that all machines share"
-            )
-        found = open_prepared(folder, verify=False)
-        if found.record.train_sha256 != expected:
-            raise RunError(f"{folder}: on {socket.gethostname()} these are other data than rank 0's")
-        return found
-
-    return group.each(look)
 
 
 def _fresh(config: Config, data: Prepared, display: Display, group: Group | None = None) -> tuple[State, Origin | None]:
@@ -193,7 +171,7 @@ def _continue(config: Config, run_dir: Path, found: Checkpoint | None, display: 
     """The run where its newest good checkpoint left it. found: rank 0's; the others get all from there."""
     saved = group.agree(None if found is None else found.meta)
     config = group.each(lambda: _resumed(config, saved["config"], run_dir))
-    data = _shared_data(group, run_dir, lambda: _own_data(config, run_dir, saved, display))
+    data = shared_data(group, run_dir / DATA_FOLDER, lambda: _own_data(config, run_dir, saved, display))
     state = hand_over(group, config, found, device_of(config))
     return group.each(lambda: Loop(run_dir, state, data, display, group))
 
@@ -300,30 +278,6 @@ def starting_point(start: Path) -> dict[str, Any]:
     }
 
 
-def refuse_processes(config: Config, size: int) -> None:
-    """Raises ConfigError for what so many ranks cannot do."""
-    assert arrange(config, Group(size=size)).share
-
-
-def check_group(config: Config, group: Group) -> None:
-    """Refuse what these ranks cannot do. Raises ConfigError; RunError for a rank that was started otherwise."""
-    if group.size == 1:
-        return
-    group.lead(lambda: refuse_processes(config, group.size))
-    mine = _flat(settings.to_dict(config))
-    theirs: dict[str, Any] = group.agree(mine)
-    other = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
-
-    def same() -> None:
-        if other:
-            raise RunError(
-                f"{other[0]}: got {mine.get(other[0])!r} on {socket.gethostname()}, but rank 0 {theirs.get(other[0])!r}: "
-                "all ranks must be started with the same arguments"
-            )
-
-    group.each(same)
-
-
 def _bytes(config: Config, group: Group) -> dict[str, int]:
     """What this rank's training allocates, by part."""
     return size(config).bytes_by_part if group.size == 1 else bytes_by_part(config, group.rank, group.size)
@@ -370,7 +324,7 @@ def _existing(run_dir: Path, resume: bool, display: Display) -> Checkpoint | Non
 def _resumed(asked: Config, saved_config: Mapping[str, Any], run_dir: Path) -> Config:
     """The configuration that the checkpoint was saved with; what may change on resume is taken from `asked`."""
     saved = settings.load(base=saved_config)
-    theirs, ours = _flat(settings.to_dict(saved)), _flat(settings.to_dict(asked))
+    theirs, ours = flat(settings.to_dict(saved)), flat(settings.to_dict(asked))
     changed = {key: ours.get(key) for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
     bound = ("checkpoint.every",) if saved.guard.spikes == "rollback" else ()  # it says where a rollback goes to
     for key, value in changed.items():
@@ -380,14 +334,6 @@ def _resumed(asked: Config, saved_config: Mapping[str, Any], run_dir: Path) -> C
                 "keeps its settings, so that it ends as if never interrupted; start a new one with another --out"
             )
     return settings.replace(saved, {key: value for key, value in changed.items() if key != "data.path"})
-
-
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        f"{name}.{key}" if isinstance(value, dict) else name: inner
-        for name, value in values.items()
-        for key, inner in (value.items() if isinstance(value, dict) else (("", value),))
-    }
 
 
 def _prepare(config: Config, run_dir: Path, display: Display) -> Prepared:
