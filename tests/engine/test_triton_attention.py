@@ -34,6 +34,7 @@ CASES = [
     Case(1, 1, 1, 8),
     Case(2, 2, 17, 8, documents=True),
     Case(1, 2, 19, 8, documents=True, scattered=True),
+    Case(3, 1, 5, 8, documents=True, scattered=True, seed=3),
 ]
 
 
@@ -60,10 +61,14 @@ def check_fused(twin: object, dtype: torch.dtype, case: Case) -> None:
     check("lse", got["lse"].unsqueeze(3), torch.logsumexp(scores, 3, keepdim=True).detach(), blse)
     found = bounds_fused.attention_gradients(bdo, bq, bk, bv, bo, blse, allowed, operand=operand, exp=exp)
     single = (allowed.sum(-1) == 1).unsqueeze(-1)
+    unseen = (allowed.sum(-2) == 1).unsqueeze(-1) & single
     for name, y, want, bound in zip(("dq", "dk", "dv"), split(got["dqkv"], case), exact, found, strict=True):
         if name == "dq":
             want = want.masked_fill(single, 0.0)
             assert not y.masked_select(single).any(), "dq: a query that sees one key has gradient exactly 0"
+        if name == "dk":
+            want = want.masked_fill(unseen, 0.0)
+            assert not y.masked_select(unseen).any(), "dk: a key that only such a query sees has gradient exactly 0"
         check(name, y, want, bound)
 
 
@@ -116,7 +121,7 @@ WRONG = {
         "mask",
         lambda documents, lse, dtype: torch.zeros(lse.shape[2], lse.shape[2], dtype=dtype),
     ),
-    "noise where there is one key": ("sees_itself_only", lambda documents, lse: torch.tensor(False)),
+    "noise where there is one key": ("exact_zeros", lambda documents, lse: (torch.tensor(False), torch.tensor(False))),
 }
 
 

@@ -15,6 +15,7 @@ CASES = {
     "documents and padding": Case(layers=1, rows=2, documents=True, document_mask=True, smoothing=0.1),
     "dropout": Case(layers=1, rows=1, dropout=0.3, attention_dropout=0.2, tied=False, activation="gelu_erf"),
     "fused attention": Case(layers=1, heads=1, head_width=8, rows=1),
+    "one token": Case(layers=1, heads=1, head_width=8, rows=2, sequence=1),
 }
 
 

@@ -39,7 +39,7 @@ def attention_gradients(
     do: Bounded, q: Bounded, k: Bounded, v: Bounded, o: Bounded, lse: Bounded, allowed: Tensor, *,
     operand: float | None, exp: float = EXP,
 ) -> tuple[Bounded, Bounded, Bounded]:  # fmt: skip
-    """dQ, dK, dV. A query that sees one key gives rounding noise in dK, too, but none in dQ (cuda/attention.py)."""
+    """dQ, dK, dV. A query that sees one key gives rounding noise to the keys that others see, too."""
     shifted = bounds._masked_scores(q, k, allowed) - lse
     a = bounds._only(shifted.exp(), allowed)
     a = _more(a, q.u * (exp + 2 * shifted.v.abs()) * a.v)

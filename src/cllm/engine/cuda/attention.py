@@ -134,7 +134,8 @@ def multihead_backward(
     into = by_head(dqkv_N3D, 3, lse_BHT)
     for part, gradient in zip(into, found, strict=True):
         part.copy_(gradient)
-    into[0].masked_fill_(sees_itself_only(documents_BT, lse_BHT), 0.0)  # the kernels leave rounding noise there
+    for part, zero in zip(into, exact_zeros(documents_BT, lse_BHT), strict=False):
+        part.masked_fill_(zero, 0.0)  # the kernels leave rounding noise there, which AdamW would turn into full steps
 
 
 def multihead_cached(
@@ -173,13 +174,18 @@ def mask(documents_BT: Tensor | None, lse_BHT: Tensor, dtype: torch.dtype) -> Te
     return added.unsqueeze(1).expand(batch, heads, sequence, sequence)
 
 
-def sees_itself_only(documents_BT: Tensor | None, lse_BHT: Tensor) -> Tensor:
-    """The queries [B or 1, 1, T, 1] that see no key but their own: the gradient of their scores is exactly 0."""
+def exact_zeros(documents_BT: Tensor | None, lse_BHT: Tensor) -> tuple[Tensor, Tensor]:
+    """Where dQ and dK are exactly 0, [B or 1, 1, T, 1]: queries that see no key but their own, which give their scores
+    no gradient, and keys that no other query sees."""
     place = torch.arange(lse_BHT.shape[2], device=lse_BHT.device)
     if documents_BT is None:
-        return (place == 0).view(1, 1, -1, 1)
-    earlier = (documents_BT.unsqueeze(2) == documents_BT.unsqueeze(1)) & (place < place.unsqueeze(1))
-    return (~earlier.any(dim=2)).view(len(documents_BT), 1, -1, 1)
+        first = place == 0
+        return first.view(1, 1, -1, 1), (first & (place == len(place) - 1)).view(1, 1, -1, 1)
+    same = documents_BT.unsqueeze(2) == documents_BT.unsqueeze(1)
+    first = ~(same & (place < place.unsqueeze(1))).any(dim=2)
+    last = ~(same & (place > place.unsqueeze(1))).any(dim=2)
+    shape = len(documents_BT), 1, -1, 1
+    return first.view(shape), (first & last).view(shape)
 
 
 def _forward(
