@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from fractions import Fraction
 from typing import Any
@@ -137,6 +138,14 @@ def test_buckets_cover_everything_once_and_pieces_are_cut_between_blocks(size: i
         ends = [0, *(s.stop for s in bucket.segments)]
         assert [s.start for s in bucket.segments] == ends[:-1] and ends[-1] == bucket.size
         assert sum(bucket.share(rank) for rank in range(size)) == bucket.size
+        for rank in range(size):
+            own = [i for a, b in bucket.ranges(rank) for i in range(a, b)]
+            travel = [i for part in bucket.parts for a, b in part.ranges[rank] for i in range(a, b)]
+            assert travel == own
+            assert [part.starts[rank] for part in bucket.parts] == list(
+                itertools.accumulate((part.shares[rank] for part in bucket.parts[:-1]), initial=0)
+            )
+        assert all(max(part.shares) * size <= 2 * max(limit, BLOCK * size) for part in bucket.parts[:-1])
     seen = {name: torch.zeros(entry.size, dtype=torch.int64) for name, entry in entries.items()}
     for rank in range(size):
         shard = cut.shard(rank)
@@ -314,6 +323,15 @@ def test_pieces_need_less_memory_the_more_ranks_share_them():
         sharded = bytes_of(2, ranks)
         kept = sharded["gradients"] + sharded["gradients of own pieces"]
         assert kept < alone["gradients"] * (0.6 + 1.1 / ranks)
+
+
+def test_what_is_on_the_way_does_not_grow_with_the_largest_tensor():
+    sizes = []
+    for vocab in (500, 50_000):
+        c = config(**{"model.vocab": vocab, "distributed.zero": 1, "distributed.bucket_mb": 0.25})
+        sizes.append(bytes_by_part(c, 0, 4)["gradients on the way"])
+        assert sizes[-1] <= 3 * 4 * 2**18, "three rooms, each of at most four buckets"
+    assert sizes[1] < 2 * sizes[0]
 
 
 def test_what_cannot_be_combined_is_refused():

@@ -49,6 +49,7 @@ def _cases() -> dict[str, dict[str, Any]]:
         found[f"fixed five zero{zero}"] = FIXED | z | {"train.accumulate": 5, "train.batch": 2}
         for accumulate in (1, 4):
             found[f"fast adamw zero{zero} a{accumulate}"] = z | {"train.accumulate": accumulate}
+        found[f"fast small zero{zero}"] = z | {"distributed.bucket_mb": 0.0001}
         found[f"fast muon zero{zero}"] = z | OPTIMISERS["muon"]
         found[f"fast lean zero{zero}"] = z | OPTIMISERS["lean"] | {"train.accumulate": 1}
         found[f"fast equivariant zero{zero}"] = z | {"model.equivariant": True, "precision": "fp64"}

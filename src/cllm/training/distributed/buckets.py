@@ -8,7 +8,7 @@ stay whole (Muon's matrices). So every tensor has at most one piece on each rank
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -40,12 +40,37 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Part:
+    """What of a bucket travels at a time: for each rank some of the entries that belong to it.
+
+    ranges: by owner, entries [start, stop) of the bucket.  starts: by owner, where they begin among all its entries.
+    in_order: this is the whole bucket, and the ranks' entries lie one behind the other.
+    """
+
+    ranges: tuple[tuple[tuple[int, int], ...], ...]
+    starts: tuple[int, ...]
+    in_order: bool
+
+    @cached_property
+    def shares(self) -> list[int]:
+        """How many entries belong to each rank."""
+        return [sum(stop - start for start, stop in own) for own in self.ranges]
+
+    @cached_property
+    def size(self) -> int:
+        """Entries in all."""
+        return sum(self.shares)
+
+
+@dataclass(frozen=True)
 class Bucket:
-    """names: neighbours in the layout.  size: entries, padding between included.  segments: without gaps, in order."""
+    """names: neighbours in the layout.  size: entries, padding between included.  segments: without gaps, in order.
+    parts: travel one behind the other; more than one where a tensor is larger than buckets should be."""
 
     names: tuple[str, ...]
     size: int
     segments: tuple[Segment, ...]
+    parts: tuple[Part, ...]
 
     def ranges(self, owner: int) -> list[tuple[int, int]]:
         """What belongs to a rank, in order."""
@@ -54,11 +79,6 @@ class Bucket:
     def share(self, owner: int) -> int:
         """How many entries belong to a rank."""
         return sum(stop - start for start, stop in self.ranges(owner))
-
-    @cached_property
-    def in_order(self) -> bool:
-        """Whether the ranks' parts lie one behind the other, by rank."""
-        return all(a.owner < b.owner for a, b in pairwise(self.segments))
 
 
 @dataclass(frozen=True)
@@ -75,8 +95,8 @@ class Shard:
 class Plan:
     """The buckets of a layout, in the order in which they travel, cut among `size` ranks.
 
-    limit: entries at which a bucket is full (it may end with a tensor that is larger).  whole: tensors that are not
-    cut.
+    limit: entries at which a bucket is full; a tensor may be larger, and travels in parts then.  whole: tensors that
+    are not cut among ranks.
     """
 
     def __init__(self, layout: Layout, layers: int, size: int, limit: int, whole: Collection[str] = ()) -> None:
@@ -85,7 +105,7 @@ class Plan:
         entries = {entry.name: entry for entry in layout.entries}
         parts = [[entries[name] for name in names] for names in _neighbours(layout, self.stages, limit)]
         parts.sort(key=lambda part: max(self.stages[entry.name] for entry in part))
-        self.buckets = tuple(_cut(parts, layout, size, frozenset(whole)))
+        self.buckets = tuple(_cut(parts, layout, size, frozenset(whole), limit))
         self._shards: dict[int, Shard] = {}
 
     def shard(self, rank: int) -> Shard:
@@ -132,7 +152,9 @@ def _neighbours(layout: Layout, stages: Mapping[str, int], limit: int) -> list[l
     return found
 
 
-def _cut(parts: Sequence[Sequence[Entry]], layout: Layout, size: int, whole: frozenset[str]) -> list[Bucket]:
+def _cut(
+    parts: Sequence[Sequence[Entry]], layout: Layout, size: int, whole: frozenset[str], limit: int
+) -> list[Bucket]:
     load = [0] * size
     owners: dict[str, int] = {}
     mixed = [part for part in parts if any(entry.name in whole for entry in part)]
@@ -146,8 +168,36 @@ def _cut(parts: Sequence[Sequence[Entry]], layout: Layout, size: int, whole: fro
     out = []
     for part in parts:
         segments = cuts[id(part)] if id(part) in cuts else _by_tensor(part, layout, size, owners)
-        out.append(Bucket(tuple(entry.name for entry in part), segments[-1].stop, tuple(segments)))
+        names = tuple(entry.name for entry in part)
+        out.append(Bucket(names, segments[-1].stop, tuple(segments), _parts(segments, size, limit)))
     return out
+
+
+def _parts(segments: Sequence[Segment], size: int, limit: int) -> tuple[Part, ...]:
+    """So many that no rank takes in much more than `limit` entries at a time, from all."""
+    own = [[(s.start, s.stop) for s in segments if s.owner == owner] for owner in range(size)]
+    shares = [sum(b - a for a, b in ranges) for ranges in own]
+    count = max(1, max(shares) // (max(1, limit // size // BLOCK) * BLOCK))
+    steps = [-(-share // (count * BLOCK)) * BLOCK for share in shares]
+    in_order = count == 1 and all(a.owner < b.owner for a, b in pairwise(segments))
+    return tuple(
+        Part(
+            tuple(tuple(_between(own[r], i * steps[r], (i + 1) * steps[r])) for r in range(size)),
+            tuple(min(i * steps[r], shares[r]) for r in range(size)),
+            in_order,
+        )
+        for i in range(count)
+    )
+
+
+def _between(ranges: Sequence[tuple[int, int]], start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Entries start … stop − 1 of those in the ranges."""
+    at = 0
+    for low, high in ranges:
+        a, b = max(low, low + start - at), min(high, low + stop - at)
+        if a < b:
+            yield a, b
+        at += high - low
 
 
 def _even(part: Sequence[Entry], layout: Layout, size: int) -> list[Segment]:

@@ -14,6 +14,7 @@ gradients' for each level of the rank's own part of the tree. docs/derivations/r
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -24,7 +25,7 @@ from cllm.engine.compact import Mixed
 from cllm.model.step import Step
 from cllm.model.tables import averaged
 from cllm.training.distributed import squares
-from cllm.training.distributed.buckets import Bucket, Plan
+from cllm.training.distributed.buckets import Part, Plan
 from cllm.training.distributed.group import Group
 from cllm.training.distributed.tree import Node, Pushed, depth, leaves, remaining, tree
 from cllm.training.distributed.wire import Pending, Wire
@@ -36,12 +37,17 @@ PART, WAITING = "gradients on the way", "gradients in the tree"  # in the list o
 
 @dataclass
 class Parcel:
-    """A bucket on the way: its parts to their owners, then, perhaps, the sums back to all."""
+    """A part of a bucket on the way: the ranks' sums to their owners, then, perhaps, the owners' back to all.
+
+    sums: with their nodes, as they arrive; none on the way back.  put: what is to be done when all is there.
+    """
 
     index: int
+    part: Part
     room: Tensor
     pending: Pending
-    parts: list[tuple[Node, Tensor]] = field(default_factory=list)
+    sums: list[tuple[Node, Tensor]] = field(default_factory=list)
+    put: Callable[[], None] = lambda: None
 
 
 class Reducer:
@@ -79,7 +85,7 @@ class Reducer:
         self._round, self._last, self._next = -1, False, 0
         self._missing: list[set[str]] = []
         self._own = leaves(group.rank, group.size, count, in_turn=self.in_turn)
-        size = max((self._room_bytes(bucket) for bucket in plan.buckets), default=0)
+        size = max((self._room_bytes(part) for bucket in plan.buckets for part in bucket.parts), default=0)
         self.rooms = [self.arena.new(PART, size, dtype=torch.uint8) for _ in range(ROOMS if size else 0)]
         self._free = list(self.rooms)
         self._waiting = self._make_waiting()
@@ -183,30 +189,29 @@ class Reducer:
         return remaining(leaves(rank, self.group.size, self.count), self.count)
 
     def _send(self, index: int, values: list[Tensor]) -> None:
-        """The parts of a bucket's sums to their owners."""
-        bucket, group = self.plan.buckets[index], self.group
-        while not self._free:
-            self._advance()
-        room = self._free.pop()
+        """A bucket's sums to their owners; values: this rank's, each of the whole bucket."""
+        for part in self.plan.buckets[index].parts:
+            while not self._free:
+                self._advance()
+            self._send_part(index, part, values, self._free.pop())
+
+    def _send_part(self, index: int, part: Part, values: list[Tensor], room: Tensor) -> None:
+        size, share = self.group.size, part.shares[self.group.rank]
         space = room.view(self.dtype)
-        nodes = [self._nodes(rank) for rank in range(group.size)]
-        share, arriving = bucket.share(group.rank), sum(map(len, nodes))
-        out = space[: share * arriving]
-        if bucket.in_order and len(values) == 1:
+        nodes = [self._nodes(rank) for rank in range(size)]
+        out = space[: share * sum(map(len, nodes))]
+        if part.in_order and len(values) == 1:
             given = values[0]
         else:
-            given = space[out.numel() : out.numel() + bucket.size * len(values)]
-        if values and given is not values[0]:
-            pack(given, [value[a:b] for r in range(group.size) for value in values for a, b in bucket.ranges(r)])
+            given = space[out.numel() : out.numel() + part.size * len(values)]
+            if values:
+                torch.cat([value[a:b] for own in part.ranges for value in values for a, b in own], out=given)
         pending = self.wire.exchange(
-            out,
-            [share * len(found) for found in nodes],
-            given,
-            [bucket.share(rank) * len(values) for rank in range(group.size)],
+            out, [share * len(found) for found in nodes], given, [one * len(values) for one in part.shares]
         )
         places = [node for found in nodes for node in found]
-        parts = [(node, out[i * share : (i + 1) * share]) for i, node in enumerate(places)]
-        self._flight.append(Parcel(index, room, pending, parts))
+        sums = [(node, out[i * share : (i + 1) * share]) for i, node in enumerate(places)]
+        self._flight.append(Parcel(index, part, room, pending, sums))
 
     def _advance(self) -> None:
         """Take in what was sent first; it may go on."""
@@ -217,21 +222,22 @@ class Reducer:
             self._average(index)
             return
         first.pending.wait()
-        if first.parts:
+        if first.sums:
             self._arrived(first)
         else:
+            first.put()
             self._free.append(first.room)
 
     def _arrived(self, parcel: Parcel) -> None:
-        """Add the parts; the sums go back to all, or stay."""
-        bucket, view, rank = self.plan.buckets[parcel.index], self._view(parcel.index), self.group.rank
-        mine = added(parcel.parts, self.count)
+        """Add the ranks' sums; the result goes back to all, or stays."""
+        view, part = self._view(parcel.index), parcel.part
+        mine = added(parcel.sums, self.count)
+        unpack(mine, [view[a:b] for a, b in part.ranges[self.group.rank]])
         if not self.spread:
-            unpack(mine, [view[a:b] for a, b in bucket.ranges(rank)])
             self._free.append(parcel.room)
             return
-        given = parcel.room.view(self.dtype)[mine.numel() * len(parcel.parts) :]
-        parcel.pending, parcel.parts = spread(self.wire, bucket, mine, view, given), []
+        parcel.sums = []
+        parcel.pending, parcel.put = spread(self.wire, part, view, parcel.room.view(self.dtype))
         self._flight.append(parcel)
 
     def _average(self, index: int) -> None:
@@ -244,22 +250,14 @@ class Reducer:
 
     # --------------------------------------------------------------------------------------------- memory
 
-    def _room_bytes(self, bucket: Bucket) -> int:
-        """What a bucket needs on its way, besides its gradients: parts that arrive, parts put in order."""
-        size = self.group.size
-        if size == 1 or (self.spread and not self.count):
+    def _room_bytes(self, part: Part) -> int:
+        """What a part of a bucket needs on its way, besides the gradients: sums that arrive, parts put in order."""
+        if self.group.size == 1 or (self.spread and not self.count):
             return 0
-        mine, share = len(self._nodes(self.group.rank)), bucket.share(self.group.rank)
-        arriving = share * sum(len(self._nodes(rank)) for rank in range(size))
-        packed = 0 if bucket.in_order and mine == 1 else bucket.size * mine
-        back = share * size if self.spread else 0
-        return max(arriving + max(packed, back), self._weights_room(bucket)) * self.dtype.itemsize
-
-    def _weights_room(self, bucket: Bucket) -> int:
-        """Entries that a bucket of updated weights needs on its way to all (update.py)."""
-        if self.spread:
-            return 0
-        return bucket.share(self.group.rank) * self.group.size + (0 if bucket.in_order else bucket.size)
+        mine = len(self._nodes(self.group.rank))
+        arriving = part.shares[self.group.rank] * sum(len(self._nodes(rank)) for rank in range(self.group.size))
+        packed = 0 if part.in_order and mine == 1 else part.size * mine
+        return max(arriving + packed, spread_room(part, self.group)) * self.dtype.itemsize
 
     def _make_waiting(self) -> list[Pushed]:
         """The sums that wait in the tree, for each bucket."""
@@ -288,19 +286,25 @@ def added(parts: list[tuple[Node, Tensor]], count: int) -> Tensor:
     return result
 
 
-def spread(wire: Wire, bucket: Bucket, mine: Tensor, into: Tensor, room: Tensor) -> Pending:
-    """Each rank's part of a bucket (in order) to all. into: the bucket.  room: memory for size copies of `mine`."""
-    size = wire.group.size
-    assert bucket.in_order
-    given = room[: mine.numel() * size]
-    given.view(size, mine.numel()).copy_(mine.expand(size, -1))
-    sizes = [bucket.share(rank) for rank in range(size)]
-    return wire.exchange(into, sizes, given, [mine.numel()] * size)
+def spread(wire: Wire, part: Part, into: Tensor, room: Tensor) -> tuple[Pending, Callable[[], None]]:
+    """Each rank's entries of a part, in `into`, the memory of the whole bucket, to all. What must be done at the end,
+    and how long to wait before. room: of the type of `into`, `spread_room` entries."""
+    size, rank = wire.group.size, wire.group.rank
+    share = part.shares[rank]
+    given = room[: share * size]
+    if share:
+        torch.cat([into[a:b] for a, b in part.ranges[rank]], out=given[:share])
+        given.view(size, share)[1:] = given[:share]
+    if part.in_order:
+        return wire.exchange(into, part.shares, given, [share] * size), lambda: None
+    packed = room[given.numel() : given.numel() + part.size]
+    pending = wire.exchange(packed, part.shares, given, [share] * size)
+    return pending, lambda: unpack(packed, [into[a:b] for own in part.ranges for a, b in own])
 
 
-def pack(into: Tensor, parts: list[Tensor]) -> None:
-    """The parts one behind the other."""
-    torch.cat(parts, out=into)
+def spread_room(part: Part, group: Group) -> int:
+    """Entries that `spread` needs."""
+    return part.shares[group.rank] * group.size + (0 if part.in_order else part.size)
 
 
 def unpack(packed: Tensor, into: list[Tensor]) -> None:

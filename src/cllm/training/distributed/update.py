@@ -20,7 +20,7 @@ from cllm.engine.dispatch import Kernels
 from cllm.engine.muon import muon
 from cllm.engine.split import Halves
 from cllm.training.distributed.buckets import Bucket
-from cllm.training.distributed.reduce import Reducer, pack, spread, unpack
+from cllm.training.distributed.reduce import Reducer, spread
 from cllm.training.distributed.wire import Pending
 from cllm.training.groups import Rule, rules
 from cllm.training.optimiser import Norm, finish
@@ -169,34 +169,17 @@ class _Senders:
     """Buckets of weights on their way from their owners to all."""
 
     def __init__(self, reducer: Reducer) -> None:
-        self._group, self._wire = reducer.group, reducer.wire
+        self._wire = reducer.wire
         self._free = list(reducer.rooms)
-        self._flight: deque[tuple[Pending, Tensor, Callable[[], None]]] = deque()
+        self._flight: deque[tuple[Pending, Callable[[], None], Tensor]] = deque()
 
     def send(self, bucket: Bucket, flat: Tensor) -> None:
-        """This rank's pieces of `flat` to all others, theirs into it."""
-        size, rank = self._group.size, self._group.rank
-        if not self._free:
-            self._advance()
-        room = self._free.pop()
-        space = room.view(flat.dtype)
-        if bucket.in_order:
-            ranges = bucket.ranges(rank)
-            mine = flat[ranges[0][0] : ranges[0][1]] if ranges else flat[:0]
-            self._flight.append((spread(self._wire, bucket, mine, flat, space), room, lambda: None))
-            return
-        share = bucket.share(rank)
-        packed, given = space[: bucket.size], space[bucket.size : bucket.size + size * share]
-        if share:
-            pack(given[:share], [flat[a:b] for a, b in bucket.ranges(rank)])
-            given.view(size, share)[1:] = given[:share]
-        sizes = [bucket.share(owner) for owner in range(size)]
-        pending = self._wire.exchange(packed, sizes, given, [share] * size)
-
-        def put() -> None:
-            unpack(packed, [flat[a:b] for owner in range(size) for a, b in bucket.ranges(owner)])
-
-        self._flight.append((pending, room, put))
+        """This rank's pieces of `flat`, the memory of a bucket, to all others, theirs into it."""
+        for part in bucket.parts:
+            if not self._free:
+                self._advance()
+            room = self._free.pop()
+            self._flight.append((*spread(self._wire, part, flat, room.view(flat.dtype)), room))
 
     def wait(self) -> None:
         """Until all have arrived."""
@@ -204,7 +187,7 @@ class _Senders:
             self._advance()
 
     def _advance(self) -> None:
-        pending, room, put = self._flight.popleft()
+        pending, put, room = self._flight.popleft()
         pending.wait()
         put()
         self._free.append(room)

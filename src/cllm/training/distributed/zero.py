@@ -15,9 +15,9 @@ from torch import Tensor
 
 from cllm.engine.buffers import Flat, Layout
 from cllm.engine.compact import Mixed
-from cllm.training.distributed.buckets import Bucket, Plan
+from cllm.training.distributed.buckets import Part, Plan
 from cllm.training.distributed.group import Group
-from cllm.training.distributed.reduce import Parcel, Reducer
+from cllm.training.distributed.reduce import Parcel, Reducer, spread_room
 from cllm.training.distributed.tree import Node, Pushed, depth
 from cllm.training.groups import hidden_matrix
 
@@ -70,7 +70,7 @@ class Passing(Reducer):
 
     def start(self) -> None:
         super().start()
-        self._begun = [False] * len(self.plan.buckets)
+        self._begun: set[tuple[int, int]] = set()  # whose sums hold something of this step
 
     def begin(self, *, last: bool) -> None:
         while self._flight:  # what is on its way is still read
@@ -115,17 +115,22 @@ class Passing(Reducer):
         return [(leaf, leaf + 1)]
 
     def _arrived(self, parcel: Parcel) -> None:
-        """Add the parts to the sums of this rank's pieces."""
-        index, sums = parcel.index, self._sums[parcel.index]
-        for node, part in parcel.parts:
+        """Add the ranks' sums to those of this rank's pieces."""
+        index, start = parcel.index, parcel.part.starts[self.group.rank]
+        sums = self._sums[index][start : start + parcel.part.shares[self.group.rank]]
+        for node, value in parcel.sums:
             if self.count:
-                self._waiting[index].push(node, part)
-            elif self._begun[index]:
-                sums.add_(part)
+                self._tree(index, parcel.part).push(node, value)
+            elif (index, start) in self._begun:
+                sums.add_(value)
             else:
-                sums.copy_(part)
-                self._begun[index] = True
+                sums.copy_(value)
+                self._begun.add((index, start))
         self._free.append(parcel.room)
+
+    def _tree(self, index: int, part: Part) -> Pushed:
+        """The sums that wait in the tree, of what this rank has of a part of a bucket."""
+        return self._waiting[self._first_part[index] + self.plan.buckets[index].parts.index(part)]
 
     def _own_places(self) -> dict[str, tuple[int, int]]:
         """Bucket and place, within what this rank has of it, of each of its pieces."""
@@ -141,14 +146,21 @@ class Passing(Reducer):
                 at += high - low
         return found
 
-    def _room_bytes(self, bucket: Bucket) -> int:
-        packed = 0 if bucket.in_order else bucket.size
-        arriving = bucket.share(self.group.rank) * self.group.size
-        return max(arriving + packed, self._weights_room(bucket)) * self.dtype.itemsize
+    def _room_bytes(self, part: Part) -> int:
+        arriving = part.shares[self.group.rank] * self.group.size
+        packed = 0 if part.in_order else part.size
+        return max(arriving + packed, spread_room(part, self.group)) * self.dtype.itemsize
 
     def _make_waiting(self) -> list[Pushed]:
-        levels = depth(range(self.count), self.count) if self.count else 1
-        shares = [bucket.share(self.group.rank) for bucket in self.plan.buckets]
-        memory = [[self.arena.new(OWN, share) for _ in range(levels)] for share in shares]
-        self._sums = [levels_[0] for levels_ in memory]
-        return [Pushed(levels_, self.count) for levels_ in memory]
+        levels, rank = depth(range(self.count), self.count) if self.count else 1, self.group.rank
+        self._sums: list[Tensor] = []
+        self._first_part: list[int] = []
+        waiting: list[Pushed] = []
+        for bucket in self.plan.buckets:
+            memory = [self.arena.new(OWN, bucket.share(rank)) for _ in range(levels)]
+            self._sums.append(memory[0])
+            self._first_part.append(len(waiting))
+            for part in bucket.parts:
+                there = slice(part.starts[rank], part.starts[rank] + part.shares[rank])
+                waiting.append(Pushed([level[there] for level in memory], self.count))
+        return waiting
