@@ -381,8 +381,8 @@ def test_a_note_is_written(page: Any, studio: Any) -> None:
     expect(text).to_have_value("# Old\n")
     text.fill("# Newer\n")
     text.press("Control+s")
+    serving.until(lambda: path.read_text() == "# Newer\n")
     expect(page.locator(".editor")).to_have_attribute("data-dirty", "false")
-    assert path.read_text() == "# Newer\n"
     text.fill("# Newest\n")
     control(page, "done").click()
     expect(page.locator(".markdown h2")).to_have_text("Newest")
@@ -391,8 +391,8 @@ def test_a_note_is_written(page: Any, studio: Any) -> None:
     expect(text).to_be_focused()
     text.fill("# By button\n")
     control(page, "save").click()
+    serving.until(lambda: path.read_text() == "# By button\n")
     expect(page.locator(".editor")).to_have_attribute("data-dirty", "false")
-    assert path.read_text() == "# By button\n"
 
 
 @covers("conflict-copy", "conflict-mine", "conflict-theirs")

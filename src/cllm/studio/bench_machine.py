@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 SECONDS = 0.25  # over which the processor is watched
-# Seconds of each command with its own defaults on two cores of an AMD EPYC (the machine of benchmarks/*.json), alone
-# on it; None: longer than it was waited for. What this workspace has measured itself comes first.
+# Seconds of a command with its own options on two cores of an AMD EPYC, which did other work, too; None: more than
+# WAITED. Only what was timed is in it; what this workspace has measured itself comes first.
 USUAL: dict[str, float | None] = {"machine": 15, "numbers": 123}
 WAITED = 170.0
 

@@ -101,10 +101,12 @@ function Editor({ name, note, onSaved }: EditorProps) {
     box.current?.focus({ preventScroll: true });
     box.current?.setSelectionRange(0, 0);
   }, []);
-  const type = (typed: string) => keepDraft(name, typed, draft?.version ?? note?.version ?? null);
-  const base = draft?.version ?? note?.version ?? null;
+  // what the text on the page began with; set at once by a save, for keys that come before it is drawn
+  const base = useRef<string | null>(null);
+  base.current = draft?.version ?? note?.version ?? null;
+  const type = (typed: string) => keepDraft(name, typed, base.current);
 
-  const save = async (version: string | null = base): Promise<boolean> => {
+  const save = async (version: string | null = base.current): Promise<boolean> => {
     if (busy) return false;
     setBusy(true);
     const sent = box.current?.value ?? text;
@@ -114,12 +116,13 @@ function Editor({ name, note, onSaved }: EditorProps) {
         setFound(saved.conflict);
         return false;
       }
+      base.current = saved.version;
       if (box.current && box.current.value !== sent) keepDraft(name, box.current.value, saved.version);
       else forget(name);
       setFound(undefined);
       onSaved(saved);
       void look.notes();
-      if (study) await check();
+      if (study) void check();
       return true;
     } catch (error) {
       tell(error);
@@ -149,7 +152,8 @@ function Editor({ name, note, onSaved }: EditorProps) {
   const done = () =>
     study ? go("bench", { part: "studies", study: name }) : go("bench", { part: "notes", note: name });
   const close = async () => {
-    if (!dirty || (await save())) done();
+    const typed = drafts.peek()[name]; // now, not when this was drawn
+    if (!typed || typed.text === note?.text || (await save())) done();
   };
   const beside = async () => {
     const copy = copyName(name, new Set(notes.peek()?.map((n) => n.name)));
@@ -169,7 +173,7 @@ function Editor({ name, note, onSaved }: EditorProps) {
       { id: "bench.save", group: "Note", title: "Save", keys: "Ctrl+s", run: () => void save() },
       { id: "bench.done", group: "Note", title: "Save and read", run: () => void close() },
     ],
-    [name, text, base],
+    [name, note, busy],
   );
   return (
     <div class="page editor" data-dirty={dirty}>

@@ -1,5 +1,5 @@
 /** Lists of this screen and the jobs, kept up to date by the topic `bench`. */
-import { type Signal, signal } from "@preact/signals";
+import { computed, type Signal, signal } from "@preact/signals";
 import { tell } from "../../api/client";
 import { watchTopic } from "../../api/socket";
 import { api, type Command, type Job, type Jobs, type NoteRow, type StudyRow, type Summary } from "./api";
@@ -12,8 +12,9 @@ export const broken = signal<readonly { file: string; why: string }[]>([]);
 export const studies = signal<readonly StudyRow[] | undefined>(undefined);
 export const notes = signal<readonly NoteRow[] | undefined>(undefined);
 export const jobs = signal<Jobs>({ benches: [], studies: [] });
-/** Why the first look failed, where it did. */
-export const problem = signal<string | undefined>(undefined);
+const problems = signal<Readonly<Record<string, string>>>({});
+/** Why a first look failed, where one did. */
+export const problem = computed(() => Object.values(problems.value)[0]);
 /** Counts what the files of results may have changed with. */
 export const news = signal(0);
 /** Seconds since 1970, ticking while something runs. */
@@ -26,32 +27,34 @@ export function newest(list: readonly Job[], fits: (job: Job) => boolean): Job |
   return list.findLast(fits);
 }
 
-async function fetched<T>(of: Signal<T | undefined>, ask: () => Promise<T>): Promise<void> {
+async function fetched<T>(name: string, of: Signal<T | undefined>, ask: () => Promise<T>): Promise<void> {
   try {
     of.value = await ask();
-    problem.value = undefined;
+    const { [name]: _, ...others } = problems.peek();
+    problems.value = others;
   } catch (error) {
-    if (of.peek() === undefined) problem.value = error instanceof Error ? error.message : String(error);
-    else tell(error);
+    if (of.peek() !== undefined) tell(error);
+    else
+      problems.value = { ...problems.peek(), [name]: error instanceof Error ? error.message : String(error) };
   }
 }
 
 export const look = {
   commands: () =>
-    fetched(commands, async () => {
+    fetched("commands", commands, async () => {
       const found = await api.commands();
       waited.value = found.waited;
       return found.commands;
     }),
   tables: () =>
-    fetched(tables, async () => {
+    fetched("tables", tables, async () => {
       const found = await api.results();
       broken.value = found.broken;
       return found.tables;
     }),
-  studies: () => fetched(studies, async () => (await api.studies()).studies),
+  studies: () => fetched("studies", studies, async () => (await api.studies()).studies),
   notes: () =>
-    fetched(notes, async () => {
+    fetched("notes", notes, async () => {
       const found = await api.notes();
       openDrafts(found.workspace);
       return found.notes;
