@@ -327,11 +327,11 @@ def test_pieces_need_less_memory_the_more_ranks_share_them():
 
 def test_what_is_on_the_way_does_not_grow_with_the_largest_tensor():
     sizes = []
-    for vocab in (500, 50_000):
+    for vocab in (5_000, 50_000):
         c = config(**{"model.vocab": vocab, "distributed.zero": 1, "distributed.bucket_mb": 0.25})
         sizes.append(bytes_by_part(c, 0, 4)["gradients on the way"])
         assert sizes[-1] <= 3 * 4 * 2**18, "three rooms, each of at most four buckets"
-    assert sizes[1] < 2 * sizes[0]
+    assert sizes[1] <= sizes[0]
 
 
 def test_what_cannot_be_combined_is_refused():
