@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 import sqlite3
 import statistics
 import subprocess
@@ -195,6 +196,22 @@ def test_the_browser_going_away_ends_the_calculation(tmp_path: Path) -> None:
 
 
 # --------------------------------------------------------------------------------------------------- live events
+
+
+def test_a_browser_that_goes_while_it_asks_is_no_error(tmp_path: Path) -> None:
+    """Half a body, and the line is cut; a question, and the line is cut."""
+    with serving.started(tmp_path / "w") as running:
+        client = running.client
+        head = f"Host: {client.host}\r\nCookie: {client.cookie}\r\n"
+        half = (
+            f"POST /api/calculate/row HTTP/1.1\r\n{head}Content-Type: application/json\r\nContent-Length: 99\r\n\r\n{{"
+        )
+        for text in [half, f"GET /api/train/runs HTTP/1.1\r\n{head}\r\n"] * 20:
+            with socket.create_connection(("127.0.0.1", client.port), timeout=30) as line:
+                line.sendall(text.encode())
+        assert client.get("/api/studio").status == 200
+        assert "Traceback" not in running.log.read_text()
+    assert "Traceback" not in running.log.read_text()
 
 
 def test_events_arrive_once_and_resume_at_a_cursor(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -50,7 +50,10 @@ def json(value: Any, status: int = 200) -> Response:
 
 async def body(request: Request, kind: type[T]) -> T:
     """The request's JSON body as a msgspec struct (or any type msgspec reads). Raises UsageError."""
-    data = await request.body()
+    try:
+        data = await request.body()
+    except ClientDisconnect:
+        raise Gone from None
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -88,7 +91,11 @@ async def on_error(request: Request, error: Exception) -> Response:
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Await `work`, but cancel it and raise Gone as soon as the browser closes the connection."""
-    await request.body()  # what follows on the line is the disconnection
+    try:
+        await request.body()  # what follows on the line is the disconnection
+    except ClientDisconnect:
+        work.close()
+        raise Gone from None
     task = asyncio.create_task(work)
     watch = asyncio.create_task(_disconnected(request))
     try:

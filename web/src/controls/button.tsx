@@ -1,4 +1,4 @@
-import type { ComponentChildren } from "preact";
+import { type ComponentChildren, isValidElement } from "preact";
 import { classes, type Named } from "./common";
 
 interface ButtonProps extends Named {
@@ -13,9 +13,11 @@ interface ButtonProps extends Named {
   class?: string;
 }
 
-/** Whether a word or a number is written on it. */
+/** Whether a word or a number is written on it, itself or within an element. */
 function hasWords(children: ComponentChildren): boolean {
   if (Array.isArray(children)) return children.some(hasWords);
+  if (isValidElement(children))
+    return hasWords((children.props as { children?: ComponentChildren }).children);
   return typeof children === "number" || (typeof children === "string" && /[\p{L}\p{N}]/u.test(children));
 }
 

@@ -135,6 +135,7 @@ export function App() {
               paletteOpen.value = true;
             }}
           >
+            <span class="visually-hidden">Commands </span>
             <kbd>Ctrl</kbd> <kbd>K</kbd>
           </Button>
           <ThemeSwitch />

@@ -114,13 +114,13 @@ export function Figures({ of }: { of: Summary }) {
 export function Measured({ title, note, of }: { title: string; note?: string | undefined; of: Summary }) {
   return (
     <section class="measured" aria-label={title}>
-      <h4>
+      <h3 class="measured-title">
         <span class="mono">{title}</span>
         <span class="mono quiet">
           {shape(of.shape)}
           {of.shape.length > 1 && ` = ${whole(of.count)}`}
         </span>
-      </h4>
+      </h3>
       {note && <p class="quiet">{note}</p>}
       <Histogram of={of} name={title} />
       <Figures of={of} />

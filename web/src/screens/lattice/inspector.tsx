@@ -155,7 +155,7 @@ function Facts({ f }: { f: NumberFacts }) {
           </Button>
         </div>
       )}
-      <h3 class="inspector-title">Where it lies</h3>
+      <h2 class="inspector-title">Where it lies</h2>
       <ul class="places">
         {f.places.map((p) => (
           <li key={p.curve}>
