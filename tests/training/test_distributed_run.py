@@ -127,7 +127,8 @@ def ranks_of(launcher: subprocess.Popen[str]) -> dict[int, int]:
 def wait_for(launcher: subprocess.Popen[str], run_dir: Path, seen: Callable[[list[dict[str, Any]]], bool]) -> None:
     """Until the run's events show it."""
     deadline = time.monotonic() + 200
-    while not (run_dir / "events.jsonl").exists() or not seen(read_events(run_dir / "events.jsonl")):
+    log = run_dir / "events.jsonl"
+    while not (log.exists() and (events := read_events(log)) and seen(events)):
         assert launcher.poll() is None, launcher.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -199,6 +200,7 @@ def test_a_killed_rank_and_a_signal_leave_the_run_as_it_would_have_been(tmp_path
         said = ended(process, 130)
     finally:
         process.kill()
+        process.communicate()
     assert re.search(r"cllm: rank 1 \(process \d+\): killed by SIGKILL", said)
     assert "all ranks start again from the newest checkpoint (1 of 3)" in said
     assert said.count("everything is saved. Continue with") == 1
