@@ -260,7 +260,7 @@ def test_the_lens_shows_each_layer(page: Any, studio: Any, folder: str) -> None:
     assert int(figures(page, page.get_by_label("One place"))["its place"]) == lines[0]["next"][6][1] + 1
     tints = "all => all.map(e => e.style.getPropertyValue('--tint'))"
     shown = [page.locator("[data-cell]").evaluate_all(tints)]
-    assert shown[0][0] == f"{round(46 * lines[0]['p'][0][0])}%"
+    assert shown[0][0] == f"{round(42 * lines[0]['p'][0][0])}%"
     for name in ("certainty", "what comes"):
         control(page, "tint").get_by_role("radio", name=name).click()
         serving.until(lambda: page.locator("[data-cell]").evaluate_all(tints) not in shown)

@@ -98,6 +98,11 @@ def test_what_is_no_number_is_counted_apart() -> None:
     found = summary(x)
     assert (found["count"], found["nan"], found["infinite"], found["zeros"]) == (6, 1, 2, 1)
     assert (found["min"], found["max"], found["norm"]) == (-2.0, 1.0, math.sqrt(5))
+    assert sum(found["counts"]) == 3
+    huge = summary(torch.tensor([1e308, 1e308, -1.0], dtype=torch.float64))  # whose sum is no number
+    assert (huge["count"], huge["infinite"], huge["max"]) == (3, 0, 1e308)
+    one = summary(torch.full((5, 2), 0.25))
+    assert (one["min"], one["max"], one["std"], one["counts"][BINS // 2], sum(one["counts"])) == (0.25, 0.25, 0, 10, 10)
     nothing = summary(torch.full((3,), math.nan))
     assert nothing["norm"] is None
     assert nothing["counts"] == []

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -69,22 +68,28 @@ def summary(x: Tensor) -> dict[str, Any]:
     low, high = math.inf, -math.inf
     for chunk in chunks:
         good = _finite(chunk)
-        nan += int(chunk.isnan().sum())
         finite += good.numel()
+        if good.numel() < chunk.numel():
+            nan += int(chunk.isnan().sum())
         if good.numel():
-            zeros += int((good == 0).sum())
+            zeros += good.numel() - int(good.count_nonzero())
             total += float(good.sum())
-            squares += float(good.square().sum())
-            low, high = min(low, float(good.min())), max(high, float(good.max()))
+            squares += float(good.dot(good))
+            least, most = good.aminmax()
+            low, high = min(low, float(least)), max(high, float(most))
     found: dict[str, Any] = {"count": flat.numel(), "nan": nan, "infinite": flat.numel() - finite - nan}
     if not finite:
         return found | dict.fromkeys(("zeros", "norm", "rms", "mean", "std", "min", "max")) | {"counts": []}
     mean, spread = total / finite, 0.0
-    counts = np.zeros(BINS, dtype=np.int64)
+    counts = torch.zeros(BINS, dtype=torch.float64)
     for chunk in chunks:
         good = _finite(chunk)
-        spread += float((good - mean).square().sum())
-        counts += np.histogram(good.numpy(), BINS, (low, high))[0]
+        if low < high:
+            counts += torch.histc(good, BINS, low, high)
+        else:  # one value, in the middle
+            counts[BINS // 2] += good.numel()
+        off = good.sub_(mean)
+        spread += float(off.dot(off))
     return found | {
         "zeros": zeros,
         "norm": math.sqrt(squares),
@@ -93,13 +98,13 @@ def summary(x: Tensor) -> dict[str, Any]:
         "std": math.sqrt(spread / finite),
         "min": low,
         "max": high,
-        "counts": counts.tolist(),
+        "counts": counts.long().tolist(),
     }
 
 
 def _finite(chunk: Tensor) -> Tensor:
-    wide = chunk.to("cpu", torch.float64)
-    return wide[wide.isfinite()]
+    wide = chunk.to("cpu", torch.float64, copy=True)
+    return wide if math.isfinite(float(wide.sum())) else wide[wide.isfinite()]
 
 
 def tensor(folder: str, checkpoint: str, name: str) -> dict[str, Any]:

@@ -50,7 +50,15 @@ export function CertificateView() {
     files.find((c) => c.name === certificate.value) ?? files.find((c) => c.checkpoint === of) ?? files[0];
   return (
     <div class="two certificates">
-      <div class="certificate-main">{chosen ? <One run={run} of={chosen} /> : <NoneYet />}</div>
+      <div
+        class="certificate-main"
+        role="region"
+        aria-label="Certificate"
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: it scrolls, by the keyboard too
+        tabIndex={0}
+      >
+        {chosen ? <One run={run} of={chosen} /> : <NoneYet />}
+      </div>
       <aside class="side" aria-label="Certificates of the run">
         <Start job={list.job} onChange={() => setNews((n) => n + 1)} />
         <h3>{files.length ? "Certificates of this run" : "No certificate yet"}</h3>

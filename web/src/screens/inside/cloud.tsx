@@ -67,6 +67,7 @@ export function CloudView() {
   return (
     <div class="two cloud">
       <div class="cloud-stage">
+        <h2 class="visually-hidden">Token embedding</h2>
         {problem ? (
           <p class="field-error in-waiting">{problem}</p>
         ) : drawn ? (

@@ -1,5 +1,5 @@
 /** Inside: a checkpoint on a text: its blocks, tensors, attention, logit lens, embedding and certificates. */
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { Button, Empty, Segmented, Select } from "../../controls";
 import { useCommands } from "../../state/commands";
 import { go, keep, route } from "../../state/route";
@@ -170,6 +170,12 @@ export default function Inside() {
 }
 
 function Head() {
+  const ref = useRef<HTMLElement>(null);
+  useEffect(() => {
+    // on a narrow page the choices scroll
+    const chosen = ref.current?.querySelector(".segmented [aria-checked=true]");
+    chosen?.scrollIntoView({ block: "nearest", inline: "nearest" });
+  }, [view.value]);
   const list = sources.value ?? [];
   const of = place.value;
   const source = list.find((s) => s.run === of.run);
@@ -182,7 +188,7 @@ function Head() {
       .map((name) => ({ value: name, label: step(name), group: "Checkpoints" })),
   ];
   return (
-    <header class="inside-head">
+    <header ref={ref} class="inside-head">
       <div class="inside-of">
         <Select
           control="inside.run"

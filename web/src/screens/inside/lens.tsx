@@ -141,7 +141,7 @@ function Grid({ of, lens }: { of: Trace; lens: Lens }) {
                 data-cell={`${line.at}.${i}`}
                 class={`lens-cell mono ${line.next[i]?.[1] === 0 ? "lens-right" : ""}`}
                 data-on={line.at === at && i === place}
-                style={{ "--tint": `${Math.round(46 * strength(line, i, tint.value, vocab))}%` }}
+                style={{ "--tint": `${Math.round(42 * strength(line, i, tint.value, vocab))}%` }}
               >
                 {visible(lens.texts[String(top[0])] ?? "")}
                 {layers <= 12 && <small>{percent(line.p[i]![0]!)}</small>}

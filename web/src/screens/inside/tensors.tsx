@@ -103,6 +103,7 @@ export function Tensors() {
   return (
     <div class="two">
       <div class="tensors">
+        <h2 class="visually-hidden">Tensors</h2>
         <p class="quiet tensors-facts" role="status">
           {problem ? (
             <span class="field-error">{problem}</span>
