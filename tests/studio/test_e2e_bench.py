@@ -395,6 +395,16 @@ def test_a_note_is_written(page: Any, studio: Any) -> None:
     expect(page.locator(".editor")).to_have_attribute("data-dirty", "false")
 
 
+def test_a_note_that_changed_is_read_again_when_the_window_comes_back(page: Any, studio: Any) -> None:
+    path = studio.workspace / "elsewhere.md"
+    path.write_text("# Before\n")
+    show(page, studio, "notes", note="elsewhere.md")
+    expect(page.locator(".markdown h2")).to_have_text("Before")
+    path.write_text("# After\n")
+    page.evaluate("dispatchEvent(new Event('focus'))")
+    expect(page.locator(".markdown h2")).to_have_text("After")
+
+
 @covers("conflict-copy", "conflict-mine", "conflict-theirs")
 def test_a_conflict_loses_nothing(browser: Any, studio: Any) -> None:
     path = studio.workspace / "shared.md"
@@ -403,7 +413,8 @@ def test_a_conflict_loses_nothing(browser: Any, studio: Any) -> None:
 
         def meet(mine: str, theirs: str | None) -> None:
             path.write_text("start")
-            page.goto(studio.at("bench", part="measure"))
+            show(page, studio, bench="machine")
+            expect(page.locator(".page h1")).to_have_text("machine")  # else the note stays open
             show(page, studio, "notes", note="shared.md", edit=1)
             expect(control(page, "text")).to_have_value("start")
             control(page, "text").fill(mine)

@@ -35,7 +35,13 @@ export function NoteView({ name, editing, heading }: NoteProps) {
       .catch((error: unknown) => {
         if (!isAbort(error)) setMissing(error instanceof Error ? error.message : String(error));
       });
-    return () => stop.abort();
+    // edited elsewhere meanwhile: read again when the window comes back (a draft keeps the version it began with)
+    const again = () => void api.note(name, stop.signal).then(setNote, () => {});
+    addEventListener("focus", again);
+    return () => {
+      stop.abort();
+      removeEventListener("focus", again);
+    };
   }, [name]);
   useEffect(() => {
     if (note && heading) scrollTo(heading);
