@@ -211,8 +211,8 @@ describe("words and orders", () => {
     expect(names("norm", true)).toEqual(["1", "2", "0"]);
     expect(names("norm", false)).toEqual(["0", "2", "1"]);
   });
-  it("draw a budget by powers of ten", () => {
-    expect([1, 0.1, 1e-4, 1e-9, 0].map((x) => share(x, 1))).toEqual([1, 0.75, 0, 0, 0]);
+  it("draw how much of a budget is taken", () => {
+    expect([3, 1, 0.5, 0].map((x) => share(x, 2))).toEqual([1, 0.5, 0.25, 0]);
     expect(share(1, null)).toBe(0);
   });
   it("leave out labels that would lie over others", () => {

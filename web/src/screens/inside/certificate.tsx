@@ -284,10 +284,9 @@ function Tile({ value, name, about }: { value: string; name: string; about?: str
   );
 }
 
-/** A bar on a logarithmic scale from a ten-thousandth of the budget to all of it. */
+/** How much of its budget an error takes, at most 1. */
 export function share(normwise: number, allowed: number | null): number {
-  if (!allowed || normwise <= 0) return 0;
-  return Math.min(1, Math.max(0, 1 + Math.log10(normwise / allowed) / 4));
+  return allowed ? Math.min(1, normwise / allowed) : 0;
 }
 
 function TensorRow({ of }: { of: Row }) {
@@ -313,7 +312,7 @@ function TensorRow({ of }: { of: Row }) {
         <td>
           <span
             class="budget"
-            title={`${figure((100 * of.normwise) / of.allowed, 3)} % of ${figure(of.allowed, 2)}; the bar is logarithmic, each quarter a factor of ten`}
+            title={`${figure((100 * of.normwise) / of.allowed, 3)} % of ${figure(of.allowed, 2)}`}
           >
             <span class="in-bar-track">
               <span style={{ width: `${100 * share(of.normwise, of.allowed)}%` }} />
