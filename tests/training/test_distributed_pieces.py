@@ -145,7 +145,8 @@ def test_buckets_cover_everything_once_and_pieces_are_cut_between_blocks(size: i
             assert [part.starts[rank] for part in bucket.parts] == list(
                 itertools.accumulate((part.shares[rank] for part in bucket.parts[:-1]), initial=0)
             )
-        assert all(max(part.shares) * size <= 2 * max(limit, BLOCK * size) for part in bucket.parts[:-1])
+        most = max(limit, BLOCK * size) * (2 if len(bucket.parts) == 1 else 1)
+        assert all(max(part.shares) * size <= most for part in bucket.parts)
     seen = {name: torch.zeros(entry.size, dtype=torch.int64) for name, entry in entries.items()}
     for rank in range(size):
         shard = cut.shard(rank)
@@ -330,8 +331,8 @@ def test_what_is_on_the_way_does_not_grow_with_the_largest_tensor():
     for vocab in (5_000, 50_000):
         c = config(**{"model.vocab": vocab, "distributed.zero": 1, "distributed.bucket_mb": 0.25})
         sizes.append(bytes_by_part(c, 0, 4)["gradients on the way"])
-        assert sizes[-1] <= 3 * 4 * 2**18, "three rooms, each of at most four buckets"
-    assert sizes[1] <= sizes[0]
+        assert sizes[-1] <= 2 * 2 * 2**18, "two rooms, each of at most two buckets"
+    assert sizes[1] < 2 * sizes[0]
 
 
 def test_what_cannot_be_combined_is_refused():

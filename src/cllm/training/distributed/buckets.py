@@ -177,7 +177,8 @@ def _parts(segments: Sequence[Segment], size: int, limit: int) -> tuple[Part, ..
     """So many that no rank takes in much more than `limit` entries at a time, from all."""
     own = [[(s.start, s.stop) for s in segments if s.owner == owner] for owner in range(size)]
     shares = [sum(b - a for a, b in ranges) for ranges in own]
-    count = max(1, max(shares) // (max(1, limit // size // BLOCK) * BLOCK))
+    most = max(1, limit // size // BLOCK) * BLOCK
+    count = 1 if max(shares) <= 2 * most else -(-max(shares) // most)  # a copy is saved where all goes at once
     steps = [-(-share // (count * BLOCK)) * BLOCK for share in shares]
     in_order = count == 1 and all(a.owner < b.owner for a, b in pairwise(segments))
     return tuple(

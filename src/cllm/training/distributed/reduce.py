@@ -30,8 +30,8 @@ from cllm.training.distributed.group import Group
 from cllm.training.distributed.tree import Node, Pushed, depth, leaves, remaining, tree
 from cllm.training.distributed.wire import Pending, Wire
 
-ROOMS = 3
-"""Buckets on the way at a time, each in a room of its own."""
+ROOMS = 2
+"""Parts of buckets on the way at a time, each in a room of its own: one arrives while the next is sent."""
 PART, WAITING = "gradients on the way", "gradients in the tree"  # in the list of memory
 
 
