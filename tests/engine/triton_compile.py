@@ -9,7 +9,10 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,12 +30,15 @@ NAMES = {
     torch.int64: "*i64",
     torch.uint8: "*u8",
 }
-ROWS, WIDTH, FF, VOCAB = 64, 512, 2048, 50257
-Found = dict[tuple[str, ...], tuple[Any, dict[str, str], dict[str, Any], int]]
+ROWS, FF, VOCAB = 64, 2048, 50257
+Found = dict[tuple[str, ...], tuple[Any, dict[str, str], dict[str, Any], list[int], int]]
 
 
-def launches(operand: torch.dtype) -> Found:
-    """Kernels, signatures and constants that the wrappers would launch."""
+def launches(operand: torch.dtype, WIDTH: int) -> Found:
+    """Kernels, signatures, constants, aligned arguments and warps that the wrappers would launch.
+
+    Aligned: addresses and numbers that 16 divides. The launcher tells the compiler about them, for wide loads.
+    """
     found: Found = {}
 
     def noted(kernel: Any, grid: object, *arguments: Any, **options: Any) -> None:
@@ -45,7 +51,8 @@ def launches(operand: torch.dtype) -> Found:
         assert set(rest) == options.keys(), f"{kernel.__name__}: {rest} are left, {list(options)} given"
         signature |= dict.fromkeys(rest, "constexpr")
         module = kernel.fn.__module__.rpartition(".")[2]
-        found[module, kernel.__name__, str(signature), str(options)] = kernel, signature, options, warps
+        aligned = [i for i, x in enumerate(arguments) if isinstance(x, torch.Tensor) or x % 16 == 0]
+        found[module, kernel.__name__, str(signature), str(options)] = kernel, signature, options, aligned, warps
 
     for name in ("adamw", "cross_entropy", "dropout", "embedding", "gelu", "layernorm", "linear"):
         importlib.import_module(f"cllm.engine.cuda.{name}").launch = noted
@@ -83,11 +90,24 @@ def launches(operand: torch.dtype) -> Found:
     return found
 
 
-def main(capability: int, operands: list[str]) -> None:
+def stack(code: bytes) -> int:
+    """Bytes of memory that a thread needs beside its registers: 0 unless they were too few."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(code)
+        file.flush()
+        command = [Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump", "-res-usage", file.name]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    (found,) = re.findall(r"STACK:(\d+)", done.stdout)
+    return int(found)
+
+
+def main(capability: int, width: int, operands: list[str]) -> None:
     report = []
     for operand in operands:
-        for (module, name, *_), (kernel, signature, constants, warps) in launches(getattr(torch, operand)).items():
-            source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+        found = launches(getattr(torch, operand), width)
+        for (module, name, *_), (kernel, signature, constants, aligned, warps) in found.items():
+            known = {(i,): [["tt.divisibility", 16]] for i in aligned}
+            source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=known)
             made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
             text = made.asm["ptx"]
             report.append(
@@ -96,6 +116,8 @@ def main(capability: int, operands: list[str]) -> None:
                     "operand": operand,
                     "bytes": len(made.asm["cubin"]),
                     "shared": made.metadata.shared,
+                    "stack": stack(made.asm["cubin"]),
+                    "wide": len(re.findall(r"ld\.global\S*\.v[248]", text)),
                     "atomics": len(re.findall(r"\b(?:atom|red)\.", text)),
                     "barriers": len(re.findall(r"\bbar(?:rier)?\.", text)),
                     "approximate": len(re.findall(r"\b(?:div\.(?:full|approx)|sqrt\.approx|rsqrt\.approx)", text)),
@@ -105,4 +127,4 @@ def main(capability: int, operands: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2:])
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:])

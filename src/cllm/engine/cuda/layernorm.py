@@ -17,7 +17,7 @@ from cllm.engine.cuda.launch import block, contiguous, launch, warps
 from cllm.engine.layernorm import EPS
 from cllm.engine.precision import accumulation
 
-WIDEST = 1 << 14  # a row is held in registers; wider ones take the torch ops
+WIDEST = 1 << 13  # a row is held in registers; wider ones would not fit and take the torch ops
 PROGRAMS = 256
 COLUMNS = 32  # of the second stage
 
