@@ -10,7 +10,7 @@ import { ago, count } from "../train/words";
 import { api, type Note } from "./api";
 import { Markdown, scrollTo } from "./markdown";
 import { Back } from "./measure";
-import { type Draft, drafts, forget, keepDraft, saveNote } from "./saving";
+import { type Draft, drafts, forget, keepDraft, opened, saveNote } from "./saving";
 import { look, notes } from "./state";
 import { placeOf } from "./studies";
 
@@ -55,7 +55,7 @@ export function NoteView({ name, editing, heading }: NoteProps) {
         <p class="job-error">{missing}</p>
       </div>
     );
-  if (!note && !draft) return <div class="page" aria-busy="true" />;
+  if ((!note && !draft) || !opened.value) return <div class="page" aria-busy="true" />;
   const open = (to: string, at?: string) => go("bench", { part: "notes", note: to, ...(at ? { at } : {}) });
   if (editing) return <Editor key={name} name={name} note={note} onSaved={setNote} />;
   const study = name.endsWith(".toml");

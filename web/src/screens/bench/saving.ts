@@ -10,6 +10,8 @@ export interface Draft {
 }
 
 let key: string | undefined; // a workspace's own: another one may have a note of the same name
+/** Whether it is known which those are; nothing is edited before. */
+export const opened = signal(false);
 const LONGEST = 1 << 20; // characters of all drafts together
 
 function stored(): Record<string, Draft> {
@@ -32,7 +34,8 @@ export const drafts = signal<Readonly<Record<string, Draft>>>({});
 export function openDrafts(workspace: string): void {
   if (key !== undefined) return;
   key = `cllm.drafts ${workspace}`;
-  drafts.value = { ...stored(), ...drafts.peek() };
+  drafts.value = stored();
+  opened.value = true;
 }
 
 function store(next: Record<string, Draft>): void {
