@@ -33,6 +33,7 @@ LIMIT = 200_000  # bytes of a picture
 FLAGS = ["--no-sandbox", "--disable-gpu", "--force-color-profile=srgb", "--hide-scrollbars"]
 MAIN, OTHER, LIVE = "runs/shakespeare", "runs/lower-rate", "runs/wider"
 PROMPT = "ROMEO.\nO, speak again,"
+STUDY = "studies/positions.toml"
 WAIT = 60_000  # milliseconds for what has to be calculated
 
 
@@ -47,7 +48,8 @@ def prepare(workspace: Path) -> None:
     workspace.mkdir(parents=True, exist_ok=True)
     demo = str(ROOT / "runs/demo.toml")
     if not (workspace / MAIN).exists():
-        cllm("train", "--run", demo, "--set", "train.max_minutes=1", "--out", str(workspace / MAIN), "--quiet")
+        exact = ["--set", "train.max_minutes=1", "--set", "precision=fp32"]  # so that the engine, too, is certified
+        cllm("train", "--run", demo, *exact, "--out", str(workspace / MAIN), "--quiet")
         (workspace / MAIN / "notes.md").write_text("A minute on two cores. Names and line breaks come first.\n")
     if not (workspace / OTHER).exists():
         more = ["--set", "train.max_minutes=0.7", "--set", "optim.lr=8e-4"]
@@ -177,18 +179,30 @@ def new_run(page: Page) -> None:
 
 def generate(page: Page) -> None:
     control(page, "generate.prompt").fill(PROMPT)
-    control(page, "generate.max-tokens").fill("120")
+    control(page, "generate.max-tokens").fill("110")
     control(page, "generate.seed").fill("7")
     control(page, "generate.seed").press("Enter")
     control(page, "generate.write").click()
     expect(control(page, "generate.continue")).to_be_visible()
     expect(page.locator(".next-list li").first).to_be_visible()
-    page.locator("[data-place='64']").hover()
+    page.locator(".writing").evaluate("e => { e.scrollTop = 0; }")
+    # the token farthest to the right in the upper part: its list leaves the rest of the text free
+    place = page.locator("[data-place]").evaluate_all(
+        """all => all.map(e => [e.getBoundingClientRect(), e.dataset.place])
+                      .filter(([r]) => r.top < 430 && r.width > 12)
+                      .sort(([a], [b]) => b.left - a.left)[0][1]"""
+    )
+    page.locator(f"[data-place='{place}']").hover()
     expect(page.locator(".alternatives")).to_be_visible()
 
 
 def inside(page: Page) -> None:
     expect(page.locator(".inside canvas, .inside svg").first).to_be_visible()
+    page.wait_for_load_state("networkidle")
+
+
+def certificate(page: Page) -> None:
+    expect(page.locator(".inside table").first).to_be_visible()
     page.wait_for_load_state("networkidle")
 
 
@@ -207,16 +221,18 @@ def screens(shots: Shots) -> dict[str, Callable[[], None]]:
     ulam = {"start": 41, "w": 130, "n": 1847, "line": "1 1 41"}
     return {
         "lattice": lambda: shots.take("lattice", lattice, **ulam),
-        "lattice-random": lambda: shots.take("lattice-random", lattice_two, curve="sacks", null="all", w=130, labels=0),
+        "lattice-random": lambda: shots.take(
+            "lattice-random", lattice_two, curve="sacks", null="all", w=90, dot=2, labels=0
+        ),
         "lattice-space": lambda: shots.take("lattice-space", space, curve="space", space="FCC", reach=2),
         "calculate": lambda: shots.take("calculate", calculate, rows=json_of(ROWS)),
         "train-new": lambda: shots.take("train-new", new_run, new=1),
         "generate": lambda: shots.take("generate", generate, run=MAIN),
         "inside": lambda: shots.take("inside", inside, run=MAIN),
-        "inside-attention": lambda: shots.take("inside-attention", inside, run=MAIN, view="attention"),
-        "inside-certificate": lambda: shots.take("inside-certificate", inside, run=MAIN, view="certificate"),
+        "inside-attention": lambda: shots.take("inside-attention", inside, run=MAIN, view="attention", head="2.1"),
+        "inside-certificate": lambda: shots.take("inside-certificate", certificate, run=MAIN, view="certificate"),
         "bench": lambda: shots.take("bench", bench, part="measure", table="train-step-seed-b8-t256"),
-        "bench-study": lambda: shots.take("bench-study", study, part="studies", study="studies/positions.toml"),
+        "bench-study": lambda: shots.take("bench-study", study, part="studies", study=STUDY, folder=STUDY[:-5]),
     }
 
 

@@ -199,6 +199,7 @@ def figure(name: str, value: float, unit: str, limit: float | None = None) -> No
     folder = os.environ.get("CLLM_SAVE_FIGURES")
     if not folder:
         return
+    from cllm.bench.machine import describe
     from cllm.bench.measure import Table
 
     with (Path(tempfile.gettempdir()) / f"cllm-studio-figures-{os.getuid()}").open("w") as lock:
@@ -210,7 +211,7 @@ def figure(name: str, value: float, unit: str, limit: float | None = None) -> No
         table = Table("studio", "The studio's budgets")
         for key in sorted(kept):
             table.add(key, **kept[key])
-        table.save(folder)
+        table.save(folder, describe())
 
 
 def end_jobs(workspace: Path) -> None:
