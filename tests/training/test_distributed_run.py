@@ -44,6 +44,8 @@ SETTINGS: dict[str, Any] = {
     "train.sample_every": 6, "train.sample_tokens": 4, "checkpoint.every": 4, "checkpoint.keep": 100,
     "model.dropout": 0.1, "optim.ema": 0.9, "data.tokenizer": "char", "distributed.reduction": "fixed",
 }  # fmt: skip
+CURVES = Path(__file__).parents[2] / "benchmarks" / "distributed-curves.json"
+FACTOR = 8  # between the largest differences of two curves that only add in other orders
 FILES = ("weights.safetensors", "state.safetensors")
 
 
@@ -181,6 +183,44 @@ def test_the_librarys_sum_stays_close_and_the_clock_is_rank_0s(
     # resumed by another number of processes the bits may differ, and that is said
     cllm.train(out=at_step(two, max(0, steps - 8) // 4 * 4, tmp_path / "again"), resume=True)
     assert "note: processes: 2 when saved, 1 now" in capsys.readouterr().err
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(1800)
+def test_loss_curves_of_200_steps_stay_as_close_as_another_cut_in_one_process(tmp_path: Path):
+    """float32, the library's sums. The yardstick: one process that cuts the same rows into other micro-batches. Both
+    only add in another order, and training enlarges that; a wrong reduction is off by orders of magnitude."""
+    settings = {
+        "train.steps": 200, "train.batch": 4, "train.accumulate": 4, "train.sequence": 64, "precision": "fp32",
+        "train.eval_every": 0, "train.sample_every": 0, "checkpoint.every": 0, "model.dropout": 0.1,
+    }  # fmt: skip
+    more = ["shakespeare/hamlet", "--preset=nano", "--quiet"]
+
+    def curve(out: Path) -> list[float]:
+        at, losses = series(out / "events.jsonl", "loss")
+        assert at == list(range(1, 201))
+        return losses
+
+    def alone(name: str, **other: Any) -> list[float]:
+        cllm.train(more[0], preset="nano", out=tmp_path / name, set=settings | other, quiet=True)
+        return curve(tmp_path / name)
+
+    one = alone("one")
+
+    def distance(losses: list[float]) -> float:
+        return max(abs(a - b) for a, b in zip(losses, one, strict=True))
+
+    found = {"1, cut into 2 × 8 rows": distance(alone("cut", **{"train.batch": 8, "train.accumulate": 2}))}
+    for processes, zero in [(n, z) for n in (2, 3, 4) for z in (0, 1, 2)]:
+        out = tmp_path / f"{processes}-{zero}"
+        ended(started(processes, *more, f"--out={out}", *options(settings | {"distributed.zero": zero})))
+        found[f"{processes}, zero {zero}"] = distance(curve(out))
+    wrong = distance(alone("wrong", **{"train.batch": 5, "train.accumulate": 3}))  # 15 rows instead of 16
+    result = {"steps": 200, "last_loss": one[-1], "largest_difference": found, "one_row_less": wrong}
+    CURVES.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    yardstick = found["1, cut into 2 × 8 rows"]
+    assert all(value <= FACTOR * yardstick for value in found.values()), found
+    assert wrong > 10 * FACTOR * yardstick
 
 
 # --------------------------------------------------------------------------------------------- stops and faults
