@@ -11,9 +11,11 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from cllm import config as settings
+from cllm.bench.link import KEYS
 from cllm.config import Config
 from cllm.training.chart import Chart, Series
 from cllm.training.distributed.cost import Link, Network
@@ -22,7 +24,7 @@ from cllm.training.distributed.outlook import Job, Line, outlook
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, BENCHMARKS, PICTURE = ROOT / "docs" / "scale.md", ROOT / "benchmarks", ROOT / "docs" / "pictures" / "scale.svg"
-COUNTS = [1 << k for k in range(13)]  # 1 … 4096
+COUNTS = tuple(1 << k for k in range(13))  # 1 … 4096
 NETWORKS = {"1 Gbit/s": (0.125, 100), "10 Gbit/s": (1.25, 50), "100 Gbit/s": (12.5, 20), "400 Gbit/s": (50, 5)}
 ROWS = {"train.batch": 8, "train.accumulate": 512, "train.sequence": 256, "precision": "bf16"}  # 4096 rows, 2²⁰ tokens
 PRESETS = ("seed", "large")
@@ -36,11 +38,19 @@ def pieces(preset: str) -> Measured:
     return Measured.load(BENCHMARKS / f"pieces-{preset}.json", config(preset))
 
 
+@cache
 def lines(
-    preset: str, counts: Sequence[int], network: str, algorithm: str = "ring", *, weak: bool = False, **keys: object
+    preset: str,
+    counts: tuple[int, ...],
+    network: str,
+    algorithm: str = "ring",
+    *,
+    weak: bool = False,
+    memory: bool = False,
+    **keys: object,
 ) -> list[Line]:
     job = Job(Network.uniform(Link.of(*NETWORKS[network]), algorithm), weak=weak)
-    return outlook(config(preset, **keys), counts, job, measured=pieces(preset))
+    return outlook(config(preset, **keys), counts, job, measured=pieces(preset), memory=memory)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -50,7 +60,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def plain() -> str:
     """seed over 10 Gbit/s: everything about each number of processes."""
     rows = []
-    for line in lines("seed", COUNTS, "10 Gbit/s"):
+    for line in lines("seed", COUNTS, "10 Gbit/s", memory=True):
         found = line.prediction
         assert found is not None
         rows.append([
@@ -76,7 +86,7 @@ def plain() -> str:
 
 def efficiencies() -> str:
     """Efficiency by network, model and algorithm."""
-    counts = [8, 64, 256, 512, 1024, 2048, 4096]
+    counts = (8, 64, 256, 512, 1024, 2048, 4096)
     rows = []
     for preset in PRESETS:
         for network, (speed, delay) in NETWORKS.items():
@@ -89,7 +99,7 @@ def efficiencies() -> str:
 
 def weak() -> str:
     """8 rows a process, whatever their number: the global batch grows."""
-    counts = [8, 64, 512, 4096]
+    counts = (8, 64, 512, 4096)
     rows = []
     for preset in PRESETS:
         for network in ("10 Gbit/s", "100 Gbit/s"):
@@ -101,19 +111,23 @@ def weak() -> str:
     return table(["", *(f"{count:,}" for count in counts)], rows)
 
 
-MODES = {
-    "data parallel": {}, "ZeRO 1": {"distributed__zero": 1}, "ZeRO 2": {"distributed__zero": 2},
-    "data parallel, fixed": {"distributed__reduction": "fixed"}, "ZeRO 1, fixed": {"distributed__zero": 1, "distributed__reduction": "fixed"},
-    "ZeRO 2, fixed": {"distributed__zero": 2, "distributed__reduction": "fixed"},
-}  # fmt: skip
+FIXED = {"distributed__reduction": "fixed"}
+MODES: dict[str, dict[str, object]] = {
+    "data parallel": {},
+    "ZeRO 1": {"distributed__zero": 1},
+    "ZeRO 2": {"distributed__zero": 2},
+    "data parallel, fixed": FIXED,
+    "ZeRO 1, fixed": {"distributed__zero": 1} | FIXED,
+    "ZeRO 2, fixed": {"distributed__zero": 2} | FIXED,
+}
 
 
 def modes() -> str:
     """large over 100 Gbit/s: memory and step of each mode."""
-    counts = [2, 8, 64, 512]
+    counts = (2, 8, 64, 512)
     rows = []
     for name, keys in MODES.items():
-        found = lines("large", counts, "100 Gbit/s", **keys)
+        found = lines("large", counts, "100 Gbit/s", memory=True, **keys)
         cells = []
         for line in found:
             assert line.prediction is not None
@@ -145,9 +159,10 @@ def links() -> str:
         for what in ("all-reduce", "reduce-scatter", "all-gather", "all-to-all"):
             off = [abs(row["off_fraction"]) for row in said["rows"] if row["name"].startswith(what)]
             facts, middle = said["facts"], sorted(off)[len(off) // 2]
+            of = {key: facts[f"{what} {key}"] for key in KEYS}
             rows.append([
-                str(facts["processes"]), what, f"{facts[f'{what} alpha_us']:.0f}", f"{facts[f'{what} gb_s']:.2f}",
-                f"{facts[f'{what} core_us_per_message']:.0f}", f"{facts[f'{what} core_s_per_gb']:.2f}", 
+                str(facts["processes"]), what, f"{of['alpha_us']:.0f}", f"{of['gb_s']:.2f}",
+                f"{of['core_us_per_message']:.0f}", f"{of['core_s_per_gb']:.2f}",
                 f"{100 * middle:.0f} %, {100 * max(off):.0f} %",
             ])  # fmt: skip
     return table(
@@ -188,7 +203,7 @@ def picture() -> None:
 def measure() -> None:
     for preset in PRESETS:
         found = Measured(config(preset))
-        outlook(config(preset), COUNTS, Job(Network.uniform(Link.of(1, 1))), measured=found)
+        outlook(config(preset), COUNTS, Job(Network.uniform(Link.of(1, 1))), measured=found, memory=False)
         found.save(BENCHMARKS / f"pieces-{preset}.json")
 
 
@@ -198,12 +213,9 @@ def main() -> None:
     page = PAGE.read_text(encoding="utf-8")
     for part in (plain, efficiencies, weak, modes, limits, links, measured):
         name = part.__name__
-        page, count = re.subn(
-            f"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)",
-            lambda m, part=part: m[1] + part() + m[2],
-            page,
-            flags=re.DOTALL,
-        )
+        marks = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        text = marks[0] + part() + "\n" + marks[1]
+        page, count = re.subn(f"{marks[0]}.*?{marks[1]}", lambda _, text=text: text, page, flags=re.DOTALL)
         assert count == 1, name
     PAGE.write_text(page, encoding="utf-8")
     picture()

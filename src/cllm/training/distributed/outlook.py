@@ -59,8 +59,11 @@ class Line:
         return found | (asdict(self.prediction) if self.prediction else {})
 
 
-def outlook(config: Config, processes: Sequence[int], job: Job, *, measured: Measured | None = None) -> list[Line]:
-    """A line for each number of processes, rising. measured: the pieces (default: here and now).
+def outlook(
+    config: Config, processes: Sequence[int], job: Job, *, measured: Measured | None = None, memory: bool = True
+) -> list[Line]:
+    """A line for each number of processes, rising. measured: the pieces (default: here and now).  memory:
+    False to leave it out (seconds, at thousands of processes).
 
     Raises UsageError for numbers that make no sense, ConfigError for a memory mode that cannot be shared.
     """
@@ -87,19 +90,27 @@ def outlook(config: Config, processes: Sequence[int], job: Job, *, measured: Mea
             lines.append(Line(ranks, machine.count(ranks), why_not=str(error)))
             continue
         speedup = line.tokens_per_s / alone.tokens_per_s
-        lines.append(replace(line, speedup=speedup, efficiency=speedup / line.machines))
+        held = _memory(config, ranks, job) if memory else 0
+        lines.append(replace(line, speedup=speedup, efficiency=speedup / line.machines, memory_bytes=held))
     return lines
 
 
 def _line(config: Config, ranks: int, job: Job, machine: Machine, pieces: Callable[[int, int], Pieces]) -> Line:
-    if job.weak:
-        config = settings.replace(config, {"train.accumulate": config.train.accumulate * ranks})
-    rank, share = fullest(config, ranks)
+    config = _grown(config, ranks, job)
+    share = fullest(config, ranks)[1]
     rows, sequence = config.train.batch * config.train.accumulate, config.train.sequence or config.model.context
     network = job.between if ranks > job.per_machine or job.inside is None else job.inside
     found = predict(pieces(share.most, ranks), ranks, len(share.parts), network, machine, mode_of(config, ranks))
-    memory = sum(bytes_by_part(config, rank, ranks).values())
-    return Line(ranks, machine.count(ranks), rows, found, rows * sequence / found.step_s, memory_bytes=memory)
+    return Line(ranks, machine.count(ranks), rows, found, rows * sequence / found.step_s)
+
+
+def _memory(config: Config, ranks: int, job: Job) -> int:
+    config = _grown(config, ranks, job)
+    return sum(bytes_by_part(config, fullest(config, ranks)[0], ranks).values())
+
+
+def _grown(config: Config, ranks: int, job: Job) -> Config:
+    return settings.replace(config, {"train.accumulate": config.train.accumulate * ranks}) if job.weak else config
 
 
 def fullest(config: Config, ranks: int) -> tuple[int, Share]:
