@@ -385,9 +385,14 @@ def test_a_note_is_written(page: Any, studio: Any) -> None:
     expect(page.locator(".editor")).to_have_attribute("data-dirty", "false")
     text.fill("# Newest\n")
     control(page, "done").click()
-    expect(page.locator(".markdown h2")).to_have_text("Newest")
+    expect(page.locator(".note .markdown h2")).to_have_text("Newest")
     assert path.read_text() == "# Newest\n"
-    page.keyboard.press("e")
+
+    def pressed() -> bool:  # the key is listened to a moment after the page is drawn
+        page.keyboard.press("e")
+        return bool(text.is_visible())
+
+    serving.until(pressed, every=0.2)
     expect(text).to_be_focused()
     text.fill("# By button\n")
     control(page, "save").click()

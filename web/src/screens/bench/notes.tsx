@@ -24,6 +24,12 @@ interface NoteProps {
 
 export function NoteView({ name, editing, heading }: NoteProps) {
   const [note, setNote] = useState<Note>();
+  const newest = useRef<Note | undefined>(undefined);
+  newest.current = note;
+  const saved = (found: Note) => {
+    newest.current = found;
+    setNote(found);
+  };
   const [missing, setMissing] = useState<string>();
   useEffect(() => {
     const stop = new AbortController();
@@ -36,7 +42,11 @@ export function NoteView({ name, editing, heading }: NoteProps) {
         if (!isAbort(error)) setMissing(error instanceof Error ? error.message : String(error));
       });
     // edited elsewhere meanwhile: read again when the window comes back (a draft keeps the version it began with)
-    const again = () => void api.note(name, stop.signal).then(setNote, () => {});
+    const again = () => {
+      const before = newest.current; // what is saved while this is asked for is newer
+      const take = (found: Note) => newest.current === before && setNote(found);
+      void api.note(name, stop.signal).then(take, () => {});
+    };
     addEventListener("focus", again);
     return () => {
       stop.abort();
@@ -57,7 +67,7 @@ export function NoteView({ name, editing, heading }: NoteProps) {
     );
   if ((!note && !draft) || !opened.value) return <div class="page" aria-busy="true" />;
   const open = (to: string, at?: string) => go("bench", { part: "notes", note: to, ...(at ? { at } : {}) });
-  if (editing) return <Editor key={name} name={name} note={note} onSaved={setNote} />;
+  if (editing) return <Editor key={name} name={name} note={note} onSaved={saved} />;
   const study = name.endsWith(".toml");
   return (
     <article class="page note">
