@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 import cllm
+from cllm.certificate.budget import BUDGETS, conditions
 from cllm.certificate.record import read as read_certificate
 from cllm.data.prepare import open_prepared
 from cllm.engine.dispatch import select
@@ -505,7 +506,10 @@ def test_a_certificate_is_told_with_its_verdicts(certified: Path) -> None:
     assert told["statement"] == str(c)
     assert (told["ok"], told["verdict"], told["step"], told["tokens"]) == (True, "WITHIN BUDGET", 2, 16)
     assert [row["name"] for row in told["tensors"]] == [row.name for row in c.tensors]
+    factor = conditions(1.0, {row.name: row.rms for row in c.tensors})  # the loss is above 1
+    assert c.loss.engine > 1.5
     for row, of in zip(told["tensors"], c.tensors, strict=True):
+        assert row["allowed"] == BUDGETS["float32"].normwise * factor[of.name]
         assert (row["radius"], row["max"], row["normwise"]) == (of.radius_over_rms, of.max_over_rms, of.normwise)
         assert row["verdict"] == "WITHIN BUDGET"
         assert 0 <= row["normwise"] <= row["allowed"]
