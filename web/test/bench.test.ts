@@ -20,7 +20,7 @@ import { below, entities, Markdown, slug, target } from "../src/screens/bench/ma
 import { copyName } from "../src/screens/bench/notes";
 import { changed, estimate, items, line, quoted } from "../src/screens/bench/options";
 import { newestTables } from "../src/screens/bench/state";
-import { placeOf, ranked } from "../src/screens/bench/studies";
+import { paired, placeOf, ranked } from "../src/screens/bench/studies";
 
 const option = (name: string, more: Partial<Option> = {}): Option => ({
   name,
@@ -186,6 +186,13 @@ describe("studies", () => {
   test("the baseline first, then the lowest", () => {
     const cells = [cell("a", 3), cell("b", null), cell("c", 1), cell("base", 2)];
     expect(ranked({ cells, baseline: "base" }).map((c) => c.name)).toEqual(["base", "c", "a", "b"]);
+  });
+
+  test("two pairs make an interval", () => {
+    const lone = cell("a", 1);
+    expect(paired({ cells: [lone] })).toBe(true);
+    expect(paired({ cells: [{ ...lone, comparison: { ...lone.comparison!, pairs: 1 } }] })).toBe(false);
+    expect(paired({ cells: [{ ...lone, comparison: null }] })).toBe(false);
   });
 
   test("one scale with zero in it", () => {

@@ -198,7 +198,9 @@ async def around(request: Request) -> Response:
             if run.name not in names and (job := studio.jobs.of(run.name)) is not None and job.state != "ended":
                 names.add(run.name)
         others = [{"kind": kind, "name": job.run} for kind, jobs in kept.jobs.items() for job in jobs.active()]
-        return bench_machine.busy() | {"jobs": [{"kind": "train", "name": name} for name in sorted(names)] + others}
+        within = tuple(f"{one['name']}/" for one in others)  # a study's runs are the study
+        trained = [{"kind": "train", "name": name} for name in sorted(names) if not name.startswith(within)]
+        return bench_machine.busy() | {"jobs": trained + others}
 
     return json(await asyncio.to_thread(look))
 

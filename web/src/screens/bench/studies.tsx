@@ -166,7 +166,14 @@ export function StudyView({ file, folder, on }: StudyProps) {
       )}
       {job?.state === "ended" && job.error && <pre class="job-error">{job.error}</pre>}
       <Numbers study={study} done={done} total={total} job={live ? job : undefined} />
-      {study.conclusion.length > 0 && <Conclusion study={study} whole={done >= total} />}
+      {study.conclusion.length > 0 && paired(study) && <Conclusion study={study} whole={done >= total} />}
+      {study.done > 0 && study.cells.length > 1 && !paired(study) && (
+        <p class="quiet">
+          {study.seeds.length > 1
+            ? "Nothing can be said before two seeds of a cell and of the baseline are trained."
+            : "With one seed nothing can be said: two runs that differ only in their seed differ, too."}
+        </p>
+      )}
       {study.done > 0 ? (
         <Learning study={study} on={on} file={file} folder={folder} />
       ) : (
@@ -283,6 +290,11 @@ function Numbers({ study, done, total, job }: NumbersProps) {
       ))}
     </dl>
   );
+}
+
+/** Whether any cell has the two pairs without which there is no interval. */
+export function paired(study: Pick<Study, "cells">): boolean {
+  return study.cells.some((c) => (c.comparison?.pairs ?? 0) > 1);
 }
 
 /** The lowest first, behind the baseline. */
