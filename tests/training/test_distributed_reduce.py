@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cllm.data.prepare import open_prepared, prepare
 from cllm.model.model import Model
+from cllm.model.tables import averaged
 from cllm.training.distributed.group import Group
 from judges.bounds import UNIT, gamma
 from judges.bounds_model import sensitivity
@@ -224,6 +225,17 @@ def spreads(results) -> dict[int, dict[str, Tensor]]:
         weights = {name: value.double() for name, value in Model(c).initialise(1).params.items()}
         found[accumulate] = sensitivity(weights, c.layers, c.heads, read(tokens, documents, document_mask=False))
     return found
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2])
+def test_entries_that_are_equal_by_construction_stay_equal(results, zero: int):
+    name = f"fast equivariant zero{zero}"
+    one = {tensor: piece for tensor, (_, piece) in results[1][0][name]["sums"].items()}
+    sums = together([rank[name]["sums"] for rank in results[3]], one)
+    for tensor in ("0.attn.wv", "1.attn.wo"):
+        weights = results[3][0][name]["weights"][tensor]
+        assert torch.equal(weights, averaged(weights)), tensor
+        assert torch.equal(sums[tensor], averaged(sums[tensor].view(weights.shape)).reshape(-1)), tensor
 
 
 def test_ranks_have_different_numbers_of_valid_targets(results):
