@@ -209,6 +209,9 @@ def test_attention_tells_each_weight(page: Any, studio: Any, folder: str) -> Non
     root = control(page, "map").evaluate(pixel, [9, 4])
     control(page, "scale").get_by_role("radio", name="weight", exact=True).click()
     serving.until(lambda: control(page, "map").evaluate(pixel, [9, 4]) != root)
+    control(page, "scale").get_by_role("radio", name="of the row").click()
+    largest = [9, int(a[9].argmax())]  # in the brightest shade, the ramp's last
+    serving.until(lambda: control(page, "map").evaluate(pixel, largest)[:3] == [255, 205, 92])
     # another head
     expect(control(page, "head")).to_have_count(4)
     control(page, "head").nth(3).click()

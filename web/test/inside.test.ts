@@ -26,6 +26,7 @@ import {
   zeroAt,
 } from "../src/screens/inside/figures";
 import { stage, strength } from "../src/screens/inside/lens";
+import { shade } from "../src/screens/inside/map";
 import { sorted } from "../src/screens/inside/tensors";
 import { rotation } from "../src/screens/lattice/space-model";
 
@@ -85,6 +86,12 @@ describe("figures", () => {
     expect(ramp(stops, 0.25)).toEqual([50, 25, 0]);
     expect(ramp(stops, 1)).toEqual([200, 50, 10]);
     expect(ramp(stops, 7)).toEqual([200, 50, 10]);
+  });
+  it("shade a weight by itself, its root, or its part of the row", () => {
+    expect(shade(0.25, 0.5, "linear")).toBe(0.25);
+    expect(shade(0.25, 0.5, "root")).toBe(0.5);
+    expect(shade(0.125, 0.5, "row")).toBe(0.5);
+    expect(shade(0, 0, "row")).toBe(0);
   });
   it("know what a query may see", () => {
     const documents = [0, 0, 1];

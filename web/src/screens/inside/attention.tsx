@@ -6,10 +6,10 @@ import { Segmented } from "../../controls";
 import { theme } from "../../state/theme";
 import { api, type HeadFacts, type HeadsLine, type Trace } from "./api";
 import { allowed, figure, percent, visible } from "./figures";
-import { paint, pixels, small } from "./map";
+import { paint, pixels, type Scale, small } from "./map";
 import { cell, fixed, head, structure, text, trace, traceKey } from "./state";
 
-const scale = signal<"root" | "linear">("root");
+const scale = signal<Scale>("root");
 
 /** What stands out about a head, in a word. */
 export function habit(f: HeadFacts, tokens: number): string {
@@ -81,7 +81,7 @@ function Large({ of, layer, head: number }: { of: Trace; layer: number; head: nu
       weights: now.values,
       documents,
       masked: of.masked,
-      root: scale.value === "root",
+      scale: scale.value,
       dark,
     });
     paint(ref.current, image);
@@ -120,9 +120,10 @@ function Large({ of, layer, head: number }: { of: Trace; layer: number; head: nu
           options={[
             { value: "root", label: "√ weight" },
             { value: "linear", label: "weight" },
+            { value: "row", label: "√ of the row" },
           ]}
           onChange={(v) => {
-            scale.value = v as "root" | "linear";
+            scale.value = v as Scale;
           }}
         />
         <Ramp />
@@ -241,15 +242,22 @@ function Ramp() {
       weights: Float32Array.from({ length: n * n }, (_, i) => values[i % n]!),
       documents: new Array(n).fill(0),
       masked: false,
-      root: scale.value === "root",
+      scale: scale.value,
       dark: theme.value === "dark",
     });
     image.data.set(row.data.subarray(4 * n * (n - 1)));
     paint(ref.current!, image);
   }, [scale.value, theme.value]);
   return (
-    <span class="ramp mono" title="The shades, from a weight of 0 to 1">
-      0 <canvas ref={ref} /> 1
+    <span
+      class="ramp mono"
+      title={
+        scale.value === "row"
+          ? "The shades, from 0 to the largest weight of each row"
+          : "The shades, from a weight of 0 to 1"
+      }
+    >
+      0 <canvas ref={ref} /> {scale.value === "row" ? "most" : "1"}
     </span>
   );
 }
@@ -261,6 +269,7 @@ function Query({ of }: { of: Trace }) {
   const now = weights.value;
   const row = now && now.values.length === t * t ? now.values.subarray(query * t, query * t + t) : undefined;
   if (!row) return null;
+  const most = Math.max(...row) || 1;
   const top = [...row]
     .map((w, i) => ({ w, i }))
     .sort((a, b) => b.w - a.w)
@@ -277,7 +286,7 @@ function Query({ of }: { of: Trace }) {
             <span class="mono in-bars-text">{visible(of.tokens[i]![1])}</span>
             <span class="quiet mono">{i}</span>
             <span class="in-bar-track">
-              <span style={{ width: `${100 * w}%` }} />
+              <span style={{ width: `${(100 * w) / most}%` }} />
             </span>
             <span class="mono in-bars-value">{figure(w, 3)}</span>
           </li>
@@ -288,7 +297,7 @@ function Query({ of }: { of: Trace }) {
           <span
             key={i}
             class={i === query ? "strip-query" : i > query ? "strip-later" : ""}
-            style={{ "--tint": `${Math.round(62 * Math.sqrt(row[i]!))}%` }}
+            style={{ "--tint": `${Math.round(46 * Math.sqrt(row[i]! / most))}%` }}
           >
             {word.replace(/\n/g, "↵\n")}
           </span>

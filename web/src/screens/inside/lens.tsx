@@ -58,7 +58,7 @@ function now(lens: Lens, t: number): { at: number; place: number } {
   const { at, place } = spot.value;
   return {
     at: at < 0 || at > layers ? layers : at,
-    place: place < 0 || place >= t ? Math.max(0, t - 2) : place,
+    place: place < 0 || place >= t ? Math.max(0, Math.min(6, t - 2)) : place,
   };
 }
 

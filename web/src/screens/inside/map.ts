@@ -21,8 +21,16 @@ export interface Drawn {
   weights: Float32Array;
   documents: readonly number[];
   masked: boolean;
-  root: boolean;
+  scale: Scale;
   dark: boolean;
+}
+
+/** Shades by the weight, by its root (small ones can be told apart), or by the root of its part of the row's largest. */
+export type Scale = "root" | "linear" | "row";
+
+export function shade(weight: number, largest: number, scale: Scale): number {
+  if (scale === "linear") return weight;
+  return Math.sqrt(scale === "row" ? weight / (largest || 1) : weight);
 }
 
 /** The map as pixels, one a cell: forbidden keys checkered, and in another shade where the document mask forbids. */
@@ -33,16 +41,18 @@ export function pixels(of: Drawn): ImageData {
   const ground = rgb("ground");
   const future = [ground, mix(ground, rgb("line"), 0.45)];
   const other = [mix(ground, rgb("cool"), 0.1), mix(ground, rgb("cool"), 0.24)];
-  for (let q = 0; q < t; q++)
+  for (let q = 0; q < t; q++) {
+    const largest = of.scale === "row" ? Math.max(...of.weights.subarray(q * t, q * t + t)) : 1;
     for (let k = 0; k < t; k++) {
       const may = allowed(q, k, of.documents, of.masked);
       const w = of.weights[q * t + k]!;
-      const shade =
+      const colour =
         may === "yes"
-          ? shades[Math.round(255 * (of.root ? Math.sqrt(w) : w))]!
+          ? shades[Math.round(255 * shade(w, largest, of.scale))]!
           : (may === "future" ? future : other)[(q + k) % 2]!;
-      found.data.set([...shade, 255], 4 * (q * t + k));
+      found.data.set([...colour, 255], 4 * (q * t + k));
     }
+  }
   return found;
 }
 
