@@ -68,7 +68,7 @@ class Clock:
         timed: dict[str, Any] = {
             field.name: self._timed(field.name, getattr(plain, field.name))
             for field in dataclasses.fields(plain)
-            if field.name not in NOT_TIMED
+            if field.name not in NOT_TIMED and getattr(plain, field.name) is not None
         }
         self.kernels = dataclasses.replace(plain, **timed)
 

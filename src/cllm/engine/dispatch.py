@@ -59,6 +59,8 @@ class Kernels:
     layernorm_forward(x_ND s, g_D s, b_D s, y_ND o, mean_N1 s, rstd_N1 s)
     layernorm_backward(dy_ND o, x_ND s, mean, rstd, g_D s, dx_ND s +=, rounded_ND o | None, dg_D s +=, db_D s +=)
     linear_forward(x_NI o, w_OI o, b_O s | None, y_NO o | s, residual_NO s | None)
+    linear_norm_forward(x_NI o, w_OI o, b_O s, residual_NO s, out_NO s, g_O s, shift_O s, y_NO o, mean_N1 s, rstd_N1 s):
+        out = residual + X·Wᵀ + b, and y the layer norm of that; None where no kernel joins the two
     linear_gelu_forward(x_NI o, w_FI o, b_F s, pre_NF o, post_NF o)
     linear_backward_input(dy_NO o, w_OI o, dx_NI o)
     linear_gelu_backward_input(dy_NO o, w_OF o, pre_NF o, dpre_NF o)
@@ -104,6 +106,7 @@ class Kernels:
     squares_on_device: Callable[..., Tensor]
     add_rounded: Op
     scatter_rounded: Op
+    linear_norm_forward: Op | None = None
 
 
 def torch_kernels(operand: torch.dtype, activation: str = "gelu_tanh") -> Kernels:

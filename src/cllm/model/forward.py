@@ -67,27 +67,37 @@ class Pass:
     see: Probe = unseen
     positions_BT: Tensor | None = None
     bias: tuple[Tensor, Tensor] | None = None
+    _normed: int | None = None  # the layer whose input was normed at the end of the one before
 
     def layer(self, i: int, x: Tensor, out: Tensor | None) -> None:
         """Layer i from its input x; the new residual stream goes to `out` (None: it is not needed)."""
         k, a, see, c = self.kernels, self.acts.layers[i], self.see, self.model.config
         p, w = self.model.params, self.model.operands
-        k.layernorm_forward(x, p[f"{i}.ln1.g"], p[f"{i}.ln1.b"], a.ln1_ND, *a.ln1_stats)
+        if self._normed != i:
+            k.layernorm_forward(x, p[f"{i}.ln1.g"], p[f"{i}.ln1.b"], a.ln1_ND, *a.ln1_stats)
+        self._normed = None
         see(i, "ln1", a.ln1_ND)
         k.linear_forward(a.ln1_ND, joined_qkv(w, i), joined_bias(p, i), a.qkv_N3D, None)
         see(i, "attn.qkv", a.qkv_N3D)
         self.turn(a.qkv_N3D)
         self._attention(i, a)
         see(i, "attn", a.heads_ND)
-        self._branch(i, ATTENTION_OUTPUT, a.heads_ND, w[f"{i}.attn.wo"], p[f"{i}.attn.bo"], x, a.mid_ND)
+        self._branch(
+            i, ATTENTION_OUTPUT, a.heads_ND, w[f"{i}.attn.wo"], p[f"{i}.attn.bo"], x, a.mid_ND,
+            f"{i}.ln2", a.ln2_ND, a.ln2_stats,
+        )  # fmt: skip
         see(i, "attn.out", a.mid_ND)
-        k.layernorm_forward(a.mid_ND, p[f"{i}.ln2.g"], p[f"{i}.ln2.b"], a.ln2_ND, *a.ln2_stats)
         see(i, "ln2", a.ln2_ND)
         k.linear_gelu_forward(a.ln2_ND, w[f"{i}.ffn.w1"], p[f"{i}.ffn.b1"], a.pre_NF, a.post_NF)
         see(i, "ffn.w1", a.pre_NF)
         see(i, "ffn.gelu", a.post_NF)
         if out is not None:
-            self._branch(i, FEED_FORWARD_OUTPUT, a.post_NF, w[f"{i}.ffn.w2"], p[f"{i}.ffn.b2"], a.mid_ND, out)
+            norm, normed, statistics = self._next_norm(i)
+            self._branch(
+                i, FEED_FORWARD_OUTPUT, a.post_NF, w[f"{i}.ffn.w2"], p[f"{i}.ffn.b2"], a.mid_ND, out,
+                norm, normed, statistics,
+            )  # fmt: skip
+            self._normed = i + 1
             see(i, "ffn.w2", out)
         elif self.dropout is not None and c.dropout and a.masks is not None:
             k.dropout_mask(self.dropout, c.dropout, i, FEED_FORWARD_OUTPUT, a.masks[1])
@@ -115,20 +125,38 @@ class Pass:
         options = {"documents_BT": self.documents_BT, "dropout": dropout, "bias": self.bias}
         k.attention_forward(a.qkv_N3D, a.heads_ND, a.lse_BHT, scratch, **options)
 
-    def _branch(self, i: int, site: int, inner: Tensor, w: Tensor, b: Tensor, x: Tensor, out: Tensor) -> None:
-        """out = x + Drop(inner·Wᵀ + b): the end of a branch, joined to the residual stream."""
-        k, p = self.kernels, self.model.config.dropout
-        if self.dropout is None or not p:
-            k.linear_forward(inner, w, b, out, x)
+    def _next_norm(self, i: int) -> tuple[str, Tensor, tuple[Tensor, Tensor]]:
+        """The norm behind layer i: its name, and where its result and statistics go."""
+        acts = self.acts
+        if i + 1 == self.model.config.layers:
+            return "lnf", acts.normed_ND, acts.normed_stats
+        return f"{i + 1}.ln1", acts.layers[i + 1].ln1_ND, acts.layers[i + 1].ln1_stats
+
+    def _branch(
+        self, i: int, site: int, inner: Tensor, w: Tensor, b: Tensor, x: Tensor, out: Tensor,
+        norm: str, normed: Tensor, statistics: tuple[Tensor, Tensor],
+    ) -> None:  # fmt: skip
+        """out = x + Drop(inner·Wᵀ + b): the end of a branch, joined to the residual stream; and the norm of it."""
+        k, p, g, shift = self.kernels, self.model.config.dropout, *self._gains(norm)
+        drops = self.dropout is not None and p
+        if k.linear_norm_forward is not None and not drops:
+            k.linear_norm_forward(inner, w, b, x, out, g, shift, normed, *statistics)
             return
-        masks, branch = self.acts.layers[i].masks, self.acts.branch_ND
-        assert masks is not None
-        assert branch is not None
-        k.linear_forward(inner, w, b, branch, None)
-        mask = masks[0 if site == ATTENTION_OUTPUT else 1]
-        k.dropout_mask(self.dropout, p, i, site, mask)
-        k.dropout_apply(branch, mask.view_as(branch), p, branch)
-        torch.add(x, branch, out=out)
+        if not drops:
+            k.linear_forward(inner, w, b, out, x)
+        else:
+            masks, branch = self.acts.layers[i].masks, self.acts.branch_ND
+            assert masks is not None
+            assert branch is not None
+            k.linear_forward(inner, w, b, branch, None)
+            mask = masks[0 if site == ATTENTION_OUTPUT else 1]
+            k.dropout_mask(self.dropout, p, i, site, mask)
+            k.dropout_apply(branch, mask.view_as(branch), p, branch)
+            torch.add(x, branch, out=out)
+        k.layernorm_forward(out, g, shift, normed, *statistics)
+
+    def _gains(self, norm: str) -> tuple[Tensor, Tensor]:
+        return self.model.params[f"{norm}.g"], self.model.params[f"{norm}.b"]
 
 
 def position_table(model: Model, scratch_SD: Tensor | None) -> Tensor | None:
@@ -169,7 +197,7 @@ def forward(run: Pass, inputs_BT: Tensor, positions_BT: Tensor | None = None) ->
     positions_BT: None for the column number (with a cache they must be given).
     """
     model, k, acts, see = run.model, run.kernels, run.acts, run.see
-    p, layers = model.params, model.config.layers
+    layers = model.config.layers
     run.positions_BT, run.bias = positions_BT, _bias(run, inputs_BT)
     x = acts.layers[0].x_ND
     embedded = x if acts.embedded_ND is None else acts.embedded_ND
@@ -184,7 +212,6 @@ def forward(run: Pass, inputs_BT: Tensor, positions_BT: Tensor | None = None) ->
         x = out
     if run.cache is not None:
         run.cache.length += inputs_BT.shape[1]
-    k.layernorm_forward(x, p["lnf.g"], p["lnf.b"], acts.normed_ND, *acts.normed_stats)
     see(None, "lnf", acts.normed_ND)
     return acts.normed_ND
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from cllm.engine import layernorm
 from cllm.engine.cuda.arithmetic import inverse, narrowed, square_root, widened
 from cllm.engine.cuda.launch import block, contiguous, launch, warps
+from cllm.engine.cuda.linear import wide_product
 from cllm.engine.layernorm import EPS
 from cllm.engine.precision import accumulation
 
@@ -144,6 +145,23 @@ def joined_layernorm_forward(
         contiguous(y_ND, (n, d), y_ND.dtype), contiguous(mean_N1, (n, 1), sums), contiguous(rstd_N1, (n, 1), sums),
         WIDTH=d, EPS=EPS, BLOCK=block(d), num_warps=warps(block(d)),
     )  # fmt: skip
+
+
+def linear_norm_forward(
+    x_NI: Tensor,
+    w_DI: Tensor,
+    bias_D: Tensor,
+    residual_ND: Tensor,
+    out_ND: Tensor,
+    g_D: Tensor,
+    b_D: Tensor,
+    y_ND: Tensor,
+    mean_N1: Tensor,
+    rstd_N1: Tensor,
+) -> None:
+    """out = residual + X·Wᵀ + bias (it may be the residual itself), and the layer norm of it."""
+    branch = wide_product(x_NI, w_DI.t())
+    joined_layernorm_forward(residual_ND, branch, bias_D, out_ND, g_D, b_D, y_ND, mean_N1, rstd_N1)
 
 
 def layernorm_backward(

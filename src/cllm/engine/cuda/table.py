@@ -23,6 +23,7 @@ def kernels(operand: torch.dtype, activation: str = "gelu_tanh") -> Kernels:
         layernorm_forward=layernorm.layernorm_forward,
         layernorm_backward=layernorm.layernorm_backward,
         linear_forward=linear.linear_forward,
+        linear_norm_forward=layernorm.linear_norm_forward,
         linear_gelu_forward=partial(gelu.linear_gelu_forward, form=activation),
         linear_backward_input=linear.linear_backward_input,
         linear_gelu_backward_input=partial(gelu.linear_gelu_backward_input, form=activation),
