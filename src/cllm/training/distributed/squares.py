@@ -15,7 +15,7 @@ from torch import Tensor
 from cllm.engine.buffers import GROUP_ALIGN as BLOCK
 from cllm.training.distributed.group import Group
 
-ROWS = 4096  # blocks that are worked on at a time
+ROWS = {"cpu": 256, "cuda": 1 << 18}  # blocks that are worked on at a time: in the caches, or by one launch
 TERMS = 40  # floats without overlap that any sum of float64 numbers is: 2098 bits of range, 53 bits each
 
 
@@ -23,9 +23,9 @@ def block_squares(piece: Tensor) -> list[float]:
     """Σ g² of each block of a flat piece (the last one may be shorter)."""
     found: list[float] = []
     whole = piece.numel() // BLOCK * BLOCK
-    rows = piece[:whole].view(-1, BLOCK)
-    for at in range(0, rows.shape[0], ROWS):
-        found += rows[at : at + ROWS].double().square().sum(1).tolist()
+    rows, step = piece[:whole].view(-1, BLOCK), ROWS[piece.device.type]
+    for at in range(0, rows.shape[0], step):
+        found += rows[at : at + step].to(torch.float64, copy=True).square_().sum(1).tolist()
     if whole < piece.numel():
         rest = torch.zeros(1, BLOCK, dtype=torch.float64, device=piece.device)
         rest[0, : piece.numel() - whole] = piece[whole:]
