@@ -34,9 +34,12 @@ def control(page: Any, name: str) -> Any:
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A server with two runs of one checkpoint each."""
+    """A server with four runs of one checkpoint each: broken, with a document mask, old, and small."""
     workspace = tmp_path_factory.mktemp("inside") / "workspace"
     workspace.mkdir()
+    broken = serving.add_trained(workspace, "runs/broken") / "checkpoints" / "step-00000002" / "weights.safetensors"
+    broken.write_bytes(broken.read_bytes()[:-8])
+    serving.add_trained(workspace, "runs/masked", **{"data.document_mask": True, "precision": "fp32"})
     serving.add_run(workspace, "runs/old")
     serving.add_trained(workspace, "runs/small", precision="fp32")
     with harness.start_studio(workspace) as running:
@@ -222,20 +225,16 @@ def test_attention_tells_each_weight(page: Any, studio: Any, folder: str) -> Non
     assert float(page.locator(".map-said [data-weight]").get_attribute("data-weight")) == wanted
 
 
-def test_the_document_mask_is_seen(browser: Any, tmp_path: Path) -> None:
-    workspace = tmp_path / "masked"
-    workspace.mkdir()
-    serving.add_trained(workspace, "runs/masked", **{"data.document_mask": True, "precision": "fp32"})
-    with harness.start_studio(workspace) as studio, harness.signed_in(browser, studio) as (page, _):
-        show(page, studio, "attention", run="runs/masked", text="The<eos>sea")
-        expect(page.locator("canvas[data-key]")).to_be_visible(timeout=60_000)
-        expect(page.locator(".text-facts")).to_contain_text("attention stays within one")
-        box = control(page, "map").bounding_box()
-        each = box["width"] / 7
-        page.mouse.move(box["x"] + each * 1.5, box["y"] + each * 5.5)
-        expect(page.locator(".map-said")).to_contain_text("another document: hidden by the document mask")
-        page.mouse.move(box["x"] + each * 4.5, box["y"] + each * 4.5)
-        expect(page.locator(".map-said [data-weight]")).to_have_attribute("data-weight", "1")
+def test_the_document_mask_is_seen(page: Any, studio: Any) -> None:
+    show(page, studio, "attention", run="runs/masked", text="The<eos>sea")
+    expect(page.locator("canvas[data-key]")).to_be_visible(timeout=60_000)
+    expect(page.locator(".text-facts")).to_contain_text("attention stays within one")
+    box = control(page, "map").bounding_box()
+    each = box["width"] / 7
+    page.mouse.move(box["x"] + each * 1.5, box["y"] + each * 5.5)
+    expect(page.locator(".map-said")).to_contain_text("another document: hidden by the document mask")
+    page.mouse.move(box["x"] + each * 4.5, box["y"] + each * 4.5)
+    expect(page.locator(".map-said [data-weight]")).to_have_attribute("data-weight", "1")
 
 
 @covers("lens", "tint")
@@ -408,17 +407,11 @@ def test_checkpoints_that_cannot_be_read_are_tried_again(browser: Any, studio: A
         expect(control(page, "view")).to_be_visible()
 
 
-def test_a_broken_checkpoint_says_why(browser: Any, tmp_path: Path) -> None:
-    workspace = tmp_path / "broken"
-    workspace.mkdir()
-    folder = serving.add_trained(workspace)
-    weights = folder / "checkpoints" / "step-00000002" / "weights.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-8])
-    with harness.start_studio(workspace) as studio, harness.signed_in(browser, studio) as (page, watch):
-        watch.allow("409")
-        show(page, studio, "blocks")
-        expect(page.locator(".text-facts .field-error")).to_contain_text("weights.safetensors", timeout=60_000)
-        expect(page.locator(".side .field-error").first).to_contain_text("weights.safetensors")
+def test_a_broken_checkpoint_says_why(page: Any, studio: Any, watch: Any) -> None:
+    watch.allow("409")
+    show(page, studio, "blocks", run="runs/broken")
+    expect(page.locator(".text-facts .field-error")).to_contain_text("weights.safetensors", timeout=60_000)
+    expect(page.locator(".side .field-error").first).to_contain_text("weights.safetensors")
 
 
 def test_every_control_has_a_test() -> None:
