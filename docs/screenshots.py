@@ -1,7 +1,7 @@
 """Pictures of the studio's screens, dark and light: `python docs/screenshots.py` writes docs/screenshots/*.webp.
 
-A real workspace is made first: a model trained on Shakespeare for a minute, a second one beside it, a certificate, the
-measurements of benchmarks/ and the studies of docs/studies. A third training runs while its picture is taken.
+A real workspace is made first: a model trained on Shakespeare for a minute, a small one beside it, certificates of
+both, the measurements of benchmarks/ and the studies of docs/studies. A third training runs while its picture is taken.
 
     python docs/screenshots.py                        # everything, in a few minutes
     python docs/screenshots.py --workspace W          # keep the workspace W, or use it again
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SIZE, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 LIMIT = 200_000  # bytes of a picture
 FLAGS = ["--no-sandbox", "--disable-gpu", "--force-color-profile=srgb", "--hide-scrollbars"]
-MAIN, OTHER, LIVE = "runs/shakespeare", "runs/lower-rate", "runs/wider"
+MAIN, OTHER, LIVE = "runs/shakespeare", "runs/nano-fp32", "runs/wider"
 PROMPT = "ROMEO.\nO, speak again,"
 STUDY = "studies/positions.toml"
 WAIT = 60_000  # milliseconds for what has to be calculated
@@ -48,14 +48,14 @@ def prepare(workspace: Path) -> None:
     workspace.mkdir(parents=True, exist_ok=True)
     demo = str(ROOT / "runs/demo.toml")
     if not (workspace / MAIN).exists():
-        exact = ["--set", "train.max_minutes=1", "--set", "precision=fp32"]  # so that the engine, too, is certified
-        cllm("train", "--run", demo, *exact, "--out", str(workspace / MAIN), "--quiet")
+        cllm("train", "--run", demo, "--set", "train.max_minutes=1", "--out", str(workspace / MAIN), "--quiet")
         (workspace / MAIN / "notes.md").write_text("A minute on two cores. Names and line breaks come first.\n")
     if not (workspace / OTHER).exists():
-        more = ["--set", "train.max_minutes=0.7", "--set", "optim.lr=8e-4"]
-        cllm("train", "--run", demo, *more, "--out", str(workspace / OTHER), "--quiet")
-    if not any((workspace / MAIN).glob("cert*")):
-        cllm("certify", str(workspace / MAIN), "--tokens", "64", "--step")
+        exact = ["--preset", "nano", "--set", "train.max_minutes=0.5", "--set", "precision=fp32"]
+        cllm("train", "shakespeare", *exact, "--out", str(workspace / OTHER), "--quiet")
+    for run in (MAIN, OTHER):
+        if not any((workspace / run).glob("cert*")):
+            cllm("certify", str(workspace / run), "--tokens", "64", "--step")
     shutil.copytree(ROOT / "benchmarks", workspace / "benchmarks", dirs_exist_ok=True)
     shutil.copytree(ROOT / "docs/studies", workspace / "studies", dirs_exist_ok=True)
     (workspace / "ideas.md").write_text(IDEAS)
@@ -69,8 +69,8 @@ IDEAS = """# What to try next
 
 | model | parameters | validation loss |
 |---|---:|---:|
-| small, lr 4e-3 | 1.1 M | see `runs/shakespeare` |
-| small, lr 8e-4 | 1.1 M | see `runs/lower-rate` |
+| small, bf16 | 1.1 M | see `runs/shakespeare` |
+| nano, fp32 | 0.1 M | see `runs/nano-fp32` |
 """
 
 
@@ -149,11 +149,6 @@ def lattice(page: Page) -> None:
     settled(page)
 
 
-def lattice_two(page: Page) -> None:
-    expect(control(page, "lattice.null-canvas")).to_be_visible()
-    settled(page)
-
-
 def space(page: Page) -> None:
     expect(control(page, "lattice.space-canvas")).to_have_attribute("data-drawn", re.compile(r"\d"))
     settled(page)
@@ -221,16 +216,13 @@ def screens(shots: Shots) -> dict[str, Callable[[], None]]:
     ulam = {"start": 41, "w": 130, "n": 1847, "line": "1 1 41"}
     return {
         "lattice": lambda: shots.take("lattice", lattice, **ulam),
-        "lattice-random": lambda: shots.take(
-            "lattice-random", lattice_two, curve="sacks", null="all", w=90, dot=2, labels=0
-        ),
         "lattice-space": lambda: shots.take("lattice-space", space, curve="space", space="FCC", reach=2),
         "calculate": lambda: shots.take("calculate", calculate, rows=json_of(ROWS)),
         "train-new": lambda: shots.take("train-new", new_run, new=1),
         "generate": lambda: shots.take("generate", generate, run=MAIN),
         "inside": lambda: shots.take("inside", inside, run=MAIN),
         "inside-attention": lambda: shots.take("inside-attention", inside, run=MAIN, view="attention", head="2.1"),
-        "inside-certificate": lambda: shots.take("inside-certificate", certificate, run=MAIN, view="certificate"),
+        "inside-certificate": lambda: shots.take("inside-certificate", certificate, run=OTHER, view="certificate"),
         "bench": lambda: shots.take("bench", bench, part="measure", table="train-step-seed-b8-t256"),
         "bench-study": lambda: shots.take("bench-study", study, part="studies", study=STUDY, folder=STUDY[:-5]),
     }
