@@ -17,7 +17,7 @@ from cllm.data.prepare import open_prepared
 from cllm.engine import cuda
 from cllm.engine.dispatch import torch_kernels
 from cllm.engine.dropout import Key
-from cllm.errors import NonFiniteError
+from cllm.errors import NonFiniteError, RunError
 from cllm.model.batch import Batch
 from cllm.model.step import Step
 from cllm.training import checkpoint, graph, stepper
@@ -340,6 +340,15 @@ def test_an_update_at_another_rate_is_refused(tmp_path, text, monkeypatch):
     assert (steps.state.step, steps.state.tokens, steps.state.position) == (1, 16, 2)
     without = stepper.Stepper(State.fresh(found.config), open_prepared(found.path / "data").train, fused=False)
     assert without.graph is None
+
+
+def test_a_capture_that_fails_says_how_to_do_without(monkeypatch):
+    def refuse(*args):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "Stream", refuse)
+    with pytest.raises(RunError, match="not permitted when stream is capturing\nCLLM_CUDA_GRAPH=off"):
+        graph.captured(lambda: None, torch.device("cuda"))
 
 
 def test_where_graphs_are_wanted(monkeypatch):

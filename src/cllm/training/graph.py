@@ -25,6 +25,7 @@ from cllm.config import Config
 from cllm.engine.adamw import factors
 from cllm.engine.buffers import Flat
 from cllm.engine.dropout import Key
+from cllm.errors import RunError
 from cllm.model.batch import Batch, derive, pad_rows
 from cllm.model.step import Step
 from cllm.training.groups import Rule, runs
@@ -148,10 +149,19 @@ class OnDevice:
 def captured(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
     """A call that launches on a CUDA device all that `work` does there; elsewhere `work` itself.
 
-    `work` is run a few times first, and must make no difference then.
+    `work` is run a few times first, and must make no difference then. Raises RunError where CUDA refuses.
     """
     if device.type != "cuda":
         return work
+    try:
+        return _captured(work, device)
+    except RuntimeError as error:
+        raise RunError(
+            f"the step could not be captured as a CUDA graph: {error}\n{VARIABLE}=off makes it op by op"
+        ) from error
+
+
+def _captured(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
     beside = torch.cuda.Stream(device)
     beside.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(beside):
