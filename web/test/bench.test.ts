@@ -20,7 +20,8 @@ import { below, entities, Markdown, slug, target } from "../src/screens/bench/ma
 import { copyName } from "../src/screens/bench/notes";
 import { changed, estimate, items, line, quoted } from "../src/screens/bench/options";
 import { newestTables } from "../src/screens/bench/state";
-import { paired, placeOf, ranked } from "../src/screens/bench/studies";
+import { placeOf } from "../src/screens/bench/studies";
+import { paired, ranked } from "../src/screens/bench/study-parts";
 
 const option = (name: string, more: Partial<Option> = {}): Option => ({
   name,
