@@ -50,6 +50,7 @@ bench: $(NATIVE)  ## every figure of speed and memory, ours beside the peers; wr
 
 docs: $(STAMP)   ## put the measured figures of benchmarks/*.json into the README
 	$(BIN)/python docs/figures.py
+	$(BIN)/python docs/studio_figures.py
 
 native: $(STAMP) ## compile the native kernels (src/cllm/*/native/src) after a change
 	$(BIN)/python native_build.py
