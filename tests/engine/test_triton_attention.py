@@ -103,6 +103,7 @@ def test_the_setting_of_fixed_orders_is_put_back():
         try:
             with attention._in_a_fixed_order():
                 assert torch.are_deterministic_algorithms_enabled()
+                assert not torch.is_deterministic_algorithms_warn_only_enabled()
             assert torch.are_deterministic_algorithms_enabled() == before
             assert torch.is_deterministic_algorithms_warn_only_enabled() == warn
         finally:

@@ -234,7 +234,7 @@ def _in_a_fixed_order() -> Iterator[None]:
     before, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     settings: Any = torch.utils.deterministic
     fill = settings.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(True)  # with warn_only these kernels warn and keep their atomics
     settings.fill_uninitialized_memory = False  # it would write all new memory once more
     try:
         yield
