@@ -1,47 +1,30 @@
 /** The token embedding in space: turned by hand, coloured by what a token is, with the neighbours of one. */
-import { computed, effect, signal } from "@preact/signals";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { isAbort, words } from "../../api/client";
 import { Button, Select, TextField, Toggle } from "../../controls";
-import { reducedMotion, theme } from "../../state/theme";
-import { flatRenderer, type Look } from "../lattice/space-flat";
-import { glRenderer } from "../lattice/space-gl";
+import { theme } from "../../state/theme";
 import { rotation, turned, type Vec } from "../lattice/space-model";
 import { api, type Cloud, type Near } from "./api";
+import { draw } from "./cloud-draw";
+import { COLOURS, from, hues } from "./cloud-scene";
 import {
-  COLOURS,
-  type Frame,
-  frameOf,
-  from,
-  hues,
-  sceneOf,
-  stretch,
-  times,
-  tints,
-  under,
-} from "./cloud-scene";
+  asked,
+  choose,
+  cloud,
+  found,
+  frame,
+  HOME,
+  hovered,
+  near,
+  pose,
+  scaleOf,
+  shades,
+  sized,
+  turning,
+  zoom,
+} from "./cloud-state";
 import { figure, percent, type Rgb, visible, whole } from "./figures";
-import { rgb, stops } from "./map";
 import { colour, equal, fixed, placeKey, structure, token } from "./state";
-
-const HOME = { around: 0.6, tip: 0.3, zoom: 1 };
-const pose = signal(HOME);
-const found = signal<Cloud | undefined>(undefined);
-const factors = computed<Vec>(() => (found.value && equal.value ? stretch(found.value) : [1, 1, 1]));
-/** As it is drawn: its directions stretched or not. */
-const cloud = computed<Cloud | undefined>(
-  () => found.value && { ...found.value, xyz: found.value.xyz.map((v) => times(factors.value, v)) },
-);
-const frame = computed<Frame | undefined>(() => cloud.value && frameOf(cloud.value));
-const asked = signal<Near | undefined>(undefined);
-const near = computed<Near | undefined>(() => {
-  const now = asked.value;
-  if (!now) return undefined;
-  const place = <T extends { xyz: Vec }>(n: T): T => ({ ...n, xyz: times(factors.value, n.xyz) });
-  return { ...place(now), near: now.near.map(place) };
-});
-const hovered = signal<number | undefined>(undefined);
-const turning = signal(false);
 
 export function CloudView() {
   const [problem, setProblem] = useState<string>();
@@ -79,11 +62,6 @@ export function CloudView() {
       {drawn && <Side of={drawn} />}
     </div>
   );
-}
-
-/** Ask for a token's neighbours, by its number. */
-function choose(id: number): void {
-  token.value = `#${id}`;
 }
 
 function Stage({ of }: { of: Cloud }) {
@@ -149,22 +127,6 @@ function Stage({ of }: { of: Cloud }) {
   );
 }
 
-function zoom(factor: number): void {
-  const p = pose.peek();
-  pose.value = { ...p, zoom: Math.min(12, Math.max(0.4, p.zoom * factor)) };
-}
-
-function turn(dx: number, dy: number): void {
-  const p = pose.peek();
-  const tip = Math.min(Math.PI / 2, Math.max(-Math.PI / 2, p.tip + dy * 0.01));
-  pose.value = { ...p, around: p.around - dx * 0.01, tip };
-}
-
-/** Pixels a unit of the embedding. */
-function scaleOf(canvas: HTMLCanvasElement, edge: number): number {
-  return (0.48 * Math.min(canvas.width, canvas.height) * pose.value.zoom) / edge;
-}
-
 interface Label {
   id: number;
   text: string;
@@ -215,132 +177,6 @@ function Labels({ canvas: ref }: { canvas: { current: HTMLCanvasElement | null }
     </div>
   );
 }
-
-const sized = signal(0);
-
-function draw(canvas: HTMLCanvasElement): () => void {
-  const renderer = glRenderer(canvas) ?? flatRenderer(canvas);
-  canvas.dataset.renderer = renderer.name;
-  let asked = 0;
-  let spinning = 0;
-  const show = () => {
-    asked = 0;
-    const of = cloud.peek();
-    if (!of) return;
-    const dark = theme.peek() === "dark";
-    const view = frame.peek()!;
-    const scene = sceneOf(of, view, tints(of, colour.peek(), dark, shades(dark)), near.peek());
-    const p = pose.peek();
-    const names = ["accent", "cool", "warm", "quiet", "ground"] as const;
-    const colours = Object.fromEntries(names.map((n) => [n, [...rgb(n)]])) as unknown as Look["colours"];
-    const matrix = rotation(p.around, p.tip);
-    renderer.draw(scene, { matrix, scale: scaleOf(canvas, view.edge), colours });
-    canvas.dataset.drawn = String(scene.balls.length);
-    canvas.dataset.strokes = String(scene.strokes.length);
-  };
-  const redraw = () => {
-    if (!asked) asked = requestAnimationFrame(show);
-  };
-  const watched = new ResizeObserver(() => {
-    const { width, height } = canvas.getBoundingClientRect();
-    canvas.width = Math.max(1, Math.round(width * devicePixelRatio));
-    canvas.height = Math.max(1, Math.round(height * devicePixelRatio));
-    sized.value += 1;
-    redraw();
-  });
-  watched.observe(canvas);
-  const stop = effect(() => {
-    void [cloud.value, near.value, colour.value, pose.value, theme.value];
-    redraw();
-  });
-  const spin = effect(() => {
-    cancelAnimationFrame(spinning);
-    if (!turning.value) return;
-    if (reducedMotion.value) {
-      turning.value = false;
-      turn(-30, 0);
-      return;
-    }
-    const go = () => {
-      turn(-0.4, 0);
-      spinning = requestAnimationFrame(go);
-    };
-    spinning = requestAnimationFrame(go);
-  });
-  const find = (e: PointerEvent) => {
-    const of = cloud.peek();
-    if (!of) return undefined;
-    const box = canvas.getBoundingClientRect();
-    const p = pose.peek();
-    const scale = scaleOf(canvas, frame.peek()!.edge);
-    const x = (e.clientX - box.left - box.width / 2) * devicePixelRatio;
-    const y = (e.clientY - box.top - box.height / 2) * devicePixelRatio;
-    return under(of, frame.peek()!, rotation(p.around, p.tip), scale, x, y, 9 * devicePixelRatio);
-  };
-  let last: PointerEvent | undefined;
-  let moved = 0;
-  canvas.onpointerdown = (e) => {
-    canvas.focus({ preventScroll: true });
-    canvas.setPointerCapture(e.pointerId);
-    last = e;
-    moved = 0;
-  };
-  canvas.onpointermove = (e) => {
-    if (!last) {
-      hovered.value = find(e);
-      return;
-    }
-    moved += Math.abs(e.clientX - last.clientX) + Math.abs(e.clientY - last.clientY);
-    turn(e.clientX - last.clientX, e.clientY - last.clientY);
-    last = e;
-  };
-  canvas.onpointerup = (e) => {
-    if (last && moved < 4) {
-      const found = find(e);
-      if (found !== undefined) choose(cloud.peek()!.ids[found]!);
-    }
-    last = undefined;
-  };
-  canvas.onpointercancel = () => {
-    last = undefined;
-  };
-  canvas.onpointerleave = () => {
-    hovered.value = undefined;
-  };
-  const wheel = (e: WheelEvent) => {
-    e.preventDefault();
-    zoom(Math.exp(-Math.max(-240, Math.min(240, e.deltaY)) * 0.002));
-  };
-  canvas.addEventListener("wheel", wheel, { passive: false });
-  canvas.onkeydown = (e) => {
-    if (e.ctrlKey || e.altKey || e.metaKey) return;
-    const actions: Record<string, () => void> = {
-      ArrowLeft: () => turn(-12, 0),
-      ArrowRight: () => turn(12, 0),
-      ArrowUp: () => turn(0, -12),
-      ArrowDown: () => turn(0, 12),
-      "+": () => zoom(1.25),
-      "=": () => zoom(1.25),
-      "-": () => zoom(0.8),
-    };
-    if (!actions[e.key]) return;
-    e.preventDefault();
-    e.stopPropagation();
-    actions[e.key]!();
-  };
-  return () => {
-    stop();
-    spin();
-    turning.value = false;
-    watched.disconnect();
-    cancelAnimationFrame(asked);
-    cancelAnimationFrame(spinning);
-    canvas.removeEventListener("wheel", wheel);
-    renderer.dispose();
-  };
-}
-
-const shades = (dark: boolean): Rgb[] => stops(dark).slice(1);
 
 function Side({ of }: { of: Cloud }) {
   const [problem, setProblem] = useState<string>();
