@@ -7,15 +7,21 @@ scale-*.json (`cllm bench link --save benchmarks`, `cllm bench scale --save benc
 
 from __future__ import annotations
 
+import datetime
 import json
+import os
 import re
 import sys
+import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 from cllm import config as settings
 from cllm.bench.link import KEYS
+from cllm.bench.machine import describe
+from cllm.bench.measure import commit
+from cllm.bench.scale import busy_core_s
 from cllm.config import Config
 from cllm.training.chart import Chart, Series
 from cllm.training.distributed.cost import Link, Network
@@ -26,12 +32,18 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE, BENCHMARKS, PICTURE = ROOT / "docs" / "scale.md", ROOT / "benchmarks", ROOT / "docs" / "pictures" / "scale.svg"
 COUNTS = tuple(1 << k for k in range(13))  # 1 … 4096
 NETWORKS = {"1 Gbit/s": (0.125, 100), "10 Gbit/s": (1.25, 50), "100 Gbit/s": (12.5, 20), "400 Gbit/s": (50, 5)}
-ROWS = {"train.batch": 8, "train.accumulate": 512, "train.sequence": 256, "precision": "bf16"}  # 4096 rows, 2²⁰ tokens
-PRESETS = ("seed", "large")
+SAME = {"train.sequence": 256, "precision": "bf16"}
+ROWS = {  # 4096 rows a step, 2²⁰ tokens
+    "seed": {"train.batch": 8, "train.accumulate": 512} | SAME,
+    "large": {"train.batch": 2, "train.accumulate": 2048} | SAME,
+}
+PRESETS = tuple(ROWS)
 
 
 def config(preset: str, **keys: object) -> Config:
-    return settings.load(preset=preset, overrides=ROWS | {key.replace("__", "."): value for key, value in keys.items()})
+    return settings.load(
+        preset=preset, overrides=ROWS[preset] | {key.replace("__", "."): value for key, value in keys.items()}
+    )
 
 
 def pieces(preset: str) -> Measured:
@@ -201,17 +213,35 @@ def picture() -> None:
 
 
 def measure() -> None:
+    """Minutes, on a machine that does nothing else; how much else it did is written down and shown."""
     for preset in PRESETS:
-        found = Measured(config(preset))
+        found, file = Measured(config(preset)), BENCHMARKS / f"pieces-{preset}.json"
+        busy, own, begin = busy_core_s(), sum(os.times()[:4]), time.perf_counter()
         outlook(config(preset), COUNTS, Job(Network.uniform(Link.of(1, 1))), measured=found, memory=False)
-        found.save(BENCHMARKS / f"pieces-{preset}.json")
+        others = (busy_core_s() - busy - sum(os.times()[:4]) + own) / (time.perf_counter() - begin)
+        found.save(file)
+        here = {"date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}", "commit": commit(), "machine": describe()}
+        said = json.loads(file.read_text()) | here | {"cores that other work kept busy": max(0.0, others)}
+        file.write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n")
+
+
+def conditions() -> str:
+    """When and on what the pieces were measured."""
+    found = []
+    for preset in PRESETS:
+        said = json.loads((BENCHMARKS / f"pieces-{preset}.json").read_text())
+        found.append(
+            f"{preset}: {said['date']}, {said['machine']['cpu']}, {said['cores']} cores; other work kept "
+            f"{said['cores that other work kept busy']:.1f} of them busy"
+        )
+    return "; ".join(found) + "."
 
 
 def main() -> None:
     if "--measure" in sys.argv:
         measure()
     page = PAGE.read_text(encoding="utf-8")
-    for part in (plain, efficiencies, weak, modes, limits, links, measured):
+    for part in (conditions, plain, efficiencies, weak, modes, limits, links, measured):
         name = part.__name__
         marks = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         text = marks[0] + part() + "\n" + marks[1]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from cllm import config as settings_of
 from cllm.bench import link as bench_link
+from cllm.bench import scale as bench_scale
 from cllm.cli import plan_processes
 from cllm.cli import run as cllm
 from cllm.cli.processes import numbers
@@ -200,16 +201,28 @@ def found_from_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("found_from_anywhere")
-def test_processes_side_by_side_measure_and_communicate() -> None:
-    told = settings_of.to_dict(NANO)
-    found = together(_several, 2, told, threads=1, wait_s=240)
+def test_processes_side_by_side_measure_communicate_and_train(tmp_path: Path) -> None:
+    config = settings_of.replace(NANO, {"distributed.zero": 1})
+    bench_scale.prepare_text(config, tmp_path)
+    found = together(_several, 2, settings_of.to_dict(config), str(tmp_path), threads=1, wait_s=240)
     assert [one["rank"] for one in found] == [0, 1] and all(one["threads"] == 1 for one in found)
     assert all(one["pieces"]["beside"] == 2 and one["pieces"]["backward_s"] > 0 for one in found)
     for what in cost.COLLECTIVES:
-        assert all(len(size["s"]) >= 5 and min(size["s"]) > 0 for one in found for size in one["link"][what])
+        assert all(len(size["s"]) >= 5 and min(size["s"]) > 0 for one in found for size in one["scale"]["link"][what])
+    first, second = (one["scale"] for one in found)
+    assert len(first["pieces"]) == 1 and not second["pieces"], "one core: the second waits while the first measures"
+    assert len(first["steps"]) == len(second["steps"]) == bench_scale.STEPS and min(first["steps"]) > 0
+    table = bench_scale.Table("scale", "t")
+    bench_scale.add(table, config, Machine(cores=1, ranks=2), 2, [first, second], SMALL)
+    (row,) = table.rows
+    assert row.figures["compute_ms"] < row.figures["predicted_ms"]
+    assert near(1 + row.figures["off_fraction"], row.figures["predicted_ms"] / row.figures["ms"])
 
 
-def _several(group: Group, told: dict) -> dict:
+SMALL = (1024, 4096)
+
+
+def _several(group: Group, told: dict, folder: str) -> dict:
     """Much at one launch: a launch costs seconds."""
     import torch
 
@@ -217,7 +230,7 @@ def _several(group: Group, told: dict) -> dict:
         "rank": group.rank,
         "threads": torch.get_num_threads(),
         "pieces": pieces._measured(group, told, 2, 1),
-        "link": bench_link.measure(group, [1024, 4096]),
+        "scale": bench_scale.measure(group, told, folder, 1, 1, SMALL),
     }
 
 

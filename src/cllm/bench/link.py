@@ -25,7 +25,7 @@ from cllm.training.distributed.group import Group
 from cllm.training.distributed.together import together
 
 SIZES = tuple(1 << k for k in range(10, 25, 2))  # 1 kB … 16 MB
-LONGEST_S, CALLS = 0.4, (5, 200)  # of one size: seconds in all, and at least and at most so many calls
+LONGEST_S, CALLS = 0.2, (5, 200)  # of one size: seconds in all, and at least and at most so many calls
 KEYS = ("alpha_us", "gb_s", "core_us_per_message", "core_s_per_gb")
 
 

@@ -72,11 +72,11 @@ def run(
         f"a step of N processes on {machine.cores} cores, measured beside predicted",
     )
     with tempfile.TemporaryDirectory(prefix="cllm-scale-") as folder:
-        _prepare(config, Path(folder))
+        prepare_text(config, Path(folder))
         busy, own, begin = busy_core_s(), os.times(), time.perf_counter()
         for count in sorted(set(processes)):
             found = together(
-                _measured,
+                measure,
                 count,
                 settings.to_dict(config),
                 folder,
@@ -84,7 +84,7 @@ def run(
                 rounds,
                 threads=machine.threads(count),
             )
-            _add(table, config, machine, count, found)
+            add(table, config, machine, count, found)
     now = os.times()
     others = busy_core_s() - busy - sum(now[:4]) + sum(own[:4])
     table.facts["cores that other work kept busy"] = max(0.0, others / (time.perf_counter() - begin))
@@ -112,7 +112,7 @@ def busy_core_s() -> float:
     return (sum(fields[:8]) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
 
 
-def _prepare(config: Config, folder: Path) -> None:
+def prepare_text(config: Config, folder: Path) -> None:
     """Data for the stepper: letters at random, since no time depends on them."""
     letters = random.Random(0)
     rows = config.train.batch * config.train.accumulate * (config.train.sequence or 1)
@@ -121,11 +121,19 @@ def _prepare(config: Config, folder: Path) -> None:
     prepare([str(text)], folder / "data", tokenizer="char", seed=1)
 
 
-def _add(table: Table, config: Config, machine: Machine, count: int, found: list[dict[str, Any]]) -> None:
+def add(
+    table: Table,
+    config: Config,
+    machine: Machine,
+    count: int,
+    found: list[dict[str, Any]],
+    sizes: Sequence[int] = SIZES,
+) -> None:
+    """The row of `count` processes. found: what `measure` returned in each, with these sizes of messages."""
     share = fullest(config, count)[1]
     own = [msgspec.convert(one["pieces"], list[Pieces]) for one in found if one["pieces"]]
     mine = pieces.slowest([middle(each) for each in own])
-    network = _network(count, [one["link"] for one in found]) if count > 1 else Network({})
+    network = _network(count, [one["link"] for one in found], sizes) if count > 1 else Network({})
     mode = mode_of(config, count)
     said: Prediction = predict(mine, count, len(share.parts), network, machine, mode)
     timing = Timing.of(found[0]["steps"])
@@ -147,19 +155,21 @@ def middle(each: Sequence[Pieces]) -> Pieces:
     return replace(each[0], **{name: statistics.median(getattr(one, name) for one in each) for name in TIMES})
 
 
-def _network(count: int, found: list[dict[str, list[dict[str, Any]]]]) -> Network:
+def _network(count: int, found: list[dict[str, list[dict[str, Any]]]], sizes: Sequence[int]) -> Network:
     links: dict[str, Link] = {}
     for what in COLLECTIVES:
         seconds, cores = link.over_ranks([ranks[what] for ranks in found])
-        links[what] = link.fit(what, count, SIZES, [statistics.median(each) for each in seconds], cores)
+        links[what] = link.fit(what, count, sizes, [statistics.median(each) for each in seconds], cores)
     return Network(links)
 
 
-def _measured(group: Group, told: dict[str, Any], folder: str, cores: int, rounds: int) -> dict[str, Any]:
+def measure(
+    group: Group, told: dict[str, Any], folder: str, cores: int, rounds: int, sizes: Sequence[int] = SIZES
+) -> dict[str, Any]:
     """In each process: its links, its pieces (of the first `cores` processes), seconds of whole steps, peak memory."""
     config = settings.load(base=told)
     share = fullest(config, group.size)[1]
-    links = link.measure(group, SIZES) if group.size > 1 else {}
+    links = link.measure(group, sizes) if group.size > 1 else {}
     arrangement = arrange(config, group)
     stepper = Stepper(
         State.fresh(config, "cpu", arrangement.shard), open_prepared(Path(folder) / "data").train, group=group
