@@ -197,6 +197,14 @@ def test_the_smaller_memory_modes_need_bf16(memory):
         load(overrides={"memory": memory, "precision": "fp32"})
 
 
+@pytest.mark.parametrize(("memory", "found"), [("standard", "none"), ("lean", "gelu"), ("fused", "gelu")])
+def test_what_is_recomputed_goes_by_the_memory_mode(memory, found):
+    asked = {"memory": memory, "precision": "bf16", "optim.clip": 0.0}
+    assert load(overrides=asked).train.recompute == found
+    for said in ("none", "gelu", "norms", "layer"):
+        assert load(overrides=asked | {"train.recompute": said}).train.recompute == said
+
+
 def test_auto_is_resolved_by_the_processor():
     from cllm import native
 

@@ -102,7 +102,8 @@ class TrainConfig(_Section, frozen=True):
     eval_rows: Count | None = None  # validation rows scored during training; the last evaluation takes all
     sample_every: Natural | None = None  # default: a fifth of the run; 0 = never
     sample_tokens: Count = 80
-    recompute: Literal["none", "gelu", "norms", "layer"] = "none"  # what the backward computes again to save memory
+    # what the backward computes again to save memory; auto: gelu with memory lean or fused, else nothing
+    recompute: Literal["auto", "none", "gelu", "norms", "layer"] = "auto"
     label_smoothing: Fraction01 = 0.0
     early_stop: Count | None = None  # stop after so many evaluations without a lower validation loss
 
@@ -280,7 +281,11 @@ def check(config: Config, where: str = "settings") -> Config:
     if precision == "auto":
         multiplies = config.device == "cuda" or native.multiplies_bf16("engine", "engine")
         precision = "bf16" if multiplies else "fp32"
-    config = replace(config, {"train.sequence": sequence, "precision": precision})
+    recompute = train.recompute
+    if recompute == "auto":
+        recompute = "none" if config.memory == "standard" else "gelu"
+    filled = {"train.sequence": sequence, "train.recompute": recompute, "precision": precision}
+    config = replace(config, filled)
     _check_memory(config, where)
     _check_distributed(config, where)
     return config

@@ -97,3 +97,32 @@ def test_parameters_are_only_read():
     step.accumulate(case.batch, dropout=case.key)
     step.evaluate(case.batch)
     assert torch.equal(model.params.data, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("recompute", ["none", "layer"])
+def test_a_branch_has_its_gradients_where_the_logits_were(recompute, dtype, monkeypatch):
+    """The end of the logits is used again within the layers; the numbers are those of memory of its own."""
+    case = Case(vocab=300, rows=8, sequence=17)
+    model = case.model(dtype)
+    step = Step(model, case.rows, case.sequence, recompute=recompute)
+    logits = step._logits_RV.untyped_storage().data_ptr()
+    for buffer in (step._dff_NF, step._dqkv_N3D, step._dheads_ND):
+        assert buffer.untyped_storage().data_ptr() == logits
+        assert buffer.data_ptr() % 64 == logits % 64
+    ends = step._dqkv_N3D.data_ptr() + step._dqkv_N3D.numel() * step._dqkv_N3D.element_size()
+    assert ends <= step._dheads_ND.data_ptr()  # both are there at once
+
+    def apart(self: Step, _sink: bool) -> tuple[Tensor, Tensor]:
+        room = torch.zeros(1 << 20, dtype=self.model.dtype)
+        return room, self._logits_RV.view(-1)
+
+    monkeypatch.setattr(Step, "_branch_room", apart)
+    plain = Step(model, case.rows, case.sequence, recompute=recompute)
+    assert plain._dff_NF.untyped_storage().data_ptr() != plain._logits_RV.untyped_storage().data_ptr()
+    for each in (step, plain):
+        each.zero()
+        for _ in range(2):
+            each.accumulate(case.batch)
+    assert torch.equal(step.grads.data, plain.grads.data)
+    assert step.sums == plain.sums

@@ -159,5 +159,12 @@ class Arena:
         return self.new(part, rows, columns + WIDER, dtype=dtype)[:, :columns]
 
 
+def matrix_in(room: Tensor, first: int, rows: int, columns: int, dtype: torch.dtype, *, apart: int = 0) -> Tensor:
+    """A matrix [rows, columns] of `dtype` in flat memory, from its element `first` on; its rows lie `apart` (default:
+    `columns`) elements from each other."""
+    apart = apart or columns
+    return room.view(dtype)[first : first + rows * apart].view(rows, apart)[:, :columns]
+
+
 def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple

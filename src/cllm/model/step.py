@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cllm.engine import cross_entropy
-from cllm.engine.buffers import Flat
+from cllm.engine.buffers import ALIGN, WIDER, Flat, matrix_in
 from cllm.engine.compact import Mixed
 from cllm.engine.dispatch import Kernels, select
 from cllm.engine.dropout import Key
@@ -26,6 +26,10 @@ from cllm.model.model import Model
 from cllm.model.tables import CLASSES, averaged
 
 HEAD_ROWS = 512  # rows of logits that exist at a time
+
+
+def _aligned(elements: int) -> int:
+    return -(-elements // ALIGN) * ALIGN
 
 
 @dataclass
@@ -133,17 +137,30 @@ class Step:
         self._loss_N, self._lse_R = new("logits", n), new("logits", self.head_rows)
         self.gradients = gradients
         if gradients:
+            branch, rest = self._branch_room(sink is not None)
             if sink is not None:
-                grads = sink.buffers(self._logits_RV.view(-1))
+                grads = sink.buffers(rest)
             self.grads: Flat | Mixed = Flat(model.layout, model.dtype, model.device) if grads is None else grads
             # the gradient of the residual stream, and what the products take of it
             self._dx_ND = new("backward", n, c.width)
             self._rounded_ND = new("backward", n, c.width, dtype=operand) if operand != model.dtype else None
             self._dy_ND = new("backward", n, c.width, dtype=operand)
-            self._dheads_ND = new("backward", n, c.width, dtype=operand)
-            self._dqkv_N3D = new("backward", n, 3 * c.width, dtype=operand)
             self._dbias_CC = new("backward", CLASSES, CLASSES) if c.symmetry_bias_trainable else None
-            self._dff_NF = acts.arena.wide("backward", n, c.ff, dtype=operand)
+            # of the two branches of a layer, one after the other
+            self._dff_NF = matrix_in(branch, 0, n, c.ff, operand, apart=c.ff + WIDER)
+            self._dqkv_N3D = matrix_in(branch, 0, n, 3 * c.width, operand)
+            self._dheads_ND = matrix_in(branch, _aligned(3 * n * c.width), n, c.width, operand)
+
+    def _branch_room(self, sink: bool) -> tuple[Tensor, Tensor]:
+        """Flat memory for the gradients within a branch, and what is left of the logits: these are used up by then, and
+        their end is taken where they are large enough. A sink is left the larger part."""
+        c, n, logits = self.model.config, self.batch * self.sequence, self._logits_RV.view(-1)
+        elements = max(_aligned(n * (c.ff + WIDER)), _aligned(3 * n * c.width) + _aligned(n * c.width))
+        cells = _aligned(-(-elements * self.model.operand.itemsize // self.model.dtype.itemsize))
+        start = (logits.numel() - cells) // ALIGN * ALIGN
+        if start < (cells if sink else 0):
+            return self.acts.arena.new("backward", cells), logits
+        return logits[start : start + cells], logits[:start]
 
     def zero(self) -> None:
         """Forget the sums: once at the beginning of a step."""
