@@ -89,6 +89,20 @@ def test_what_the_fused_kernels_cannot_do_goes_the_engines_own_way(dtype, case):
     check_multihead(Twin, dtype, case)
 
 
+@pytest.mark.parametrize("documents", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_the_kernels_of_cuda_are_called_as_they_want(dtype, documents):
+    """On the device "meta" torch checks the arguments of its CUDA ops, and says the shapes of their results."""
+    b, h, t, width = 2, 3, 40, 16
+    rows = torch.zeros(b, t, dtype=torch.int64, device="meta") if documents else None
+    qkv, do = (torch.zeros(b * t, n * h * width, dtype=dtype, device="meta") for n in (3, 1))
+    heads, dqkv, lse = torch.empty_like(do), torch.empty_like(qkv), torch.zeros(b, h, t, device="meta")
+    scratch = attention.scratch(b, t, h, width, backward=True, dtype=dtype, device="meta")
+    attention.multihead_forward(qkv, heads, lse, scratch, documents_BT=rows)
+    assert scratch.random is not None and scratch.bytes == 0
+    attention.multihead_backward(do, qkv, heads, lse, dqkv, scratch, documents_BT=rows)
+
+
 def test_which_way():
     qkv = torch.zeros(4, 48, dtype=torch.bfloat16)
     assert attention.fused(qkv, 2, None, None) and attention.fused(qkv.float(), 2, None, None)

@@ -193,7 +193,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
     """O, the logsumexp, and the state of a generator that is not used but that the backward wants."""
     causal = added is None
-    if not q.is_cuda:
+    if q.device.type == "cpu":
         o, lse = _aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, attn_mask=added)
         return o, lse, None
     if q.dtype == torch.bfloat16 and causal:
@@ -209,7 +209,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """dQ, dK, dV."""
     causal, t = added is None, q.shape[2]
-    if not q.is_cuda:
+    if q.device.type == "cpu":
         dq, dk, dv = _aten._scaled_dot_product_flash_attention_for_cpu_backward(
             do, q, k, v, o, lse, 0.0, causal, attn_mask=added
         )

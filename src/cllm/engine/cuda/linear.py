@@ -4,7 +4,7 @@ A result in the precision of sums (logits, residual stream, gradients of paramet
 bfloat16 in between: torch's products with `out_dtype`. A bfloat16 result with a bias is rounded once, by a kernel that
 adds the bias to those sums. float32 and float64 operands go to the torch ops.
 
-Only CUDA has `out_dtype`; elsewhere (the tests on a CPU) the operands are widened first, which gives the same sums.
+Only CUDA has `out_dtype`; on a CPU (in tests) the operands are widened first, which gives the same sums.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def exact_sums() -> None:
 
 def wide_product(a_NK: Tensor, b_KM: Tensor) -> Tensor:
     """A·B in the precision of sums, freshly allocated."""
-    if a_NK.dtype == torch.bfloat16 and a_NK.is_cuda:
+    if a_NK.dtype == torch.bfloat16 and a_NK.device.type != "cpu":
         return torch.mm(a_NK, b_KM, out_dtype=torch.float32)
     return torch.mm(widened(a_NK), widened(b_KM))
 
 
 def add_product(start_NM: Tensor, a_NK: Tensor, b_KM: Tensor, out_NM: Tensor) -> None:
     """out = start + A·B, all but A and B in the precision of sums. start may be a row, and may be `out` itself."""
-    if a_NK.dtype == torch.bfloat16 and a_NK.is_cuda:
+    if a_NK.dtype == torch.bfloat16 and a_NK.device.type != "cpu":
         torch.addmm(start_NM, a_NK, b_KM, out_dtype=torch.float32, out=out_NM)
     else:
         torch.addmm(start_NM, widened(a_NK), widened(b_KM), out=out_NM)
@@ -74,7 +74,7 @@ def linear_forward(
         return
     start = residual_NO if residual_NO is not None else b_O
     if start is None:
-        if x_NI.is_cuda:
+        if x_NI.device.type != "cpu":
             torch.mm(x_NI, w_OI.t(), out_dtype=torch.float32, out=y_NO)
         else:
             torch.mm(widened(x_NI), widened(w_OI).t(), out=y_NO)
