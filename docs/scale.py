@@ -1,6 +1,7 @@
 """Writes the tables and the picture of docs/scale.md: everything between `<!-- name -->` and `<!-- /name -->`.
 
-From benchmarks/pieces-*.json (pieces of a step; `--measure` measures them anew, a few minutes), link-*.json and
+From benchmarks/pieces-*.json (pieces of a step; `--measure` measures them anew, in
+minutes, on a machine that does nothing else), link-*.json and
 scale-*.json (`cllm bench link --save benchmarks`, `cllm bench scale --save benchmarks`). What a table shows is what the
 `cllm plan` command above it prints.
 """
@@ -38,6 +39,7 @@ ROWS = {  # 4096 rows a step, 2²⁰ tokens
     "large": {"train.batch": 2, "train.accumulate": 2048} | SAME,
 }
 PRESETS = tuple(ROWS)
+OTHERS, QUIET = "cores that other work kept busy", 0.1
 
 
 def config(preset: str, **keys: object) -> Config:
@@ -93,7 +95,7 @@ def plain() -> str:
         "memory, MB",
         "sent, MB",
     ]
-    return table(head, rows)
+    return table(head, rows) + "\n\n![Efficiency against processes](pictures/scale.svg)"
 
 
 def efficiencies() -> str:
@@ -221,7 +223,7 @@ def measure() -> None:
         others = (busy_core_s() - busy - sum(os.times()[:4]) + own) / (time.perf_counter() - begin)
         found.save(file)
         here = {"date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}", "commit": commit(), "machine": describe()}
-        said = json.loads(file.read_text()) | here | {"cores that other work kept busy": max(0.0, others)}
+        said = json.loads(file.read_text()) | here | {OTHERS: max(0.0, others)}
         file.write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -232,7 +234,7 @@ def conditions() -> str:
         said = json.loads((BENCHMARKS / f"pieces-{preset}.json").read_text())
         found.append(
             f"{preset}: {said['date']}, {said['machine']['cpu']}, {said['cores']} cores; other work kept "
-            f"{said['cores that other work kept busy']:.1f} of them busy"
+            f"{said[OTHERS]:.1f} of them busy"
         )
     return "; ".join(found) + "."
 
@@ -240,6 +242,10 @@ def conditions() -> str:
 def main() -> None:
     if "--measure" in sys.argv:
         measure()
+    for preset in PRESETS:
+        others = json.loads((BENCHMARKS / f"pieces-{preset}.json").read_text())[OTHERS]
+        if others > QUIET and "--anyway" not in sys.argv:
+            sys.exit(f"pieces-{preset}: other work kept {others:.1f} cores busy; measure again, or say --anyway")
     page = PAGE.read_text(encoding="utf-8")
     for part in (conditions, plain, efficiencies, weak, modes, limits, links, measured):
         name = part.__name__
