@@ -77,6 +77,22 @@ def test_nothing_is_evaluated_from_text() -> None:
         assert not forbidden.search(path.read_text()), path
 
 
+def test_the_docs_show_what_was_measured_and_pictures_that_are_there() -> None:
+    """The budgets on docs/studio.md are those of benchmarks/studio.json; its pictures exist and are small."""
+    check = [sys.executable, str(harness.ROOT / "docs" / "studio_figures.py"), "--check"]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for page in ("docs/studio.md", "README.md"):
+        text = (harness.ROOT / page).read_text()
+        named = re.findall(r'(?:src|srcset)="((?:docs/)?screenshots/[^"]+)"', text)
+        assert len(named) >= 8
+        for name in named:
+            path = (harness.ROOT / page).parent / name
+            assert path.stat().st_size < 200_000, name
+            assert path.read_bytes()[8:12] == b"WEBP"
+        assert {n.replace("-light.", "-dark.") for n in named} == {n for n in named if "-dark." in n}
+
+
 def test_versions_are_pinned_and_no_registry_is_named() -> None:
     lock = (WEB / "package-lock.json").read_text()
     assert '"resolved"' not in lock
