@@ -274,7 +274,14 @@ def test_a_drag_begins_where_the_pointer_is(page: Any, studio: Any) -> None:
 # ------------------------------------------------------------------------------------------------- what a run left
 
 
-@covers("train.tab-samples", "train.tab-checkpoints", "train.tab-log", "train.tab-settings", "train.checkpoint")
+@covers(
+    "train.tab-samples",
+    "train.tab-checkpoints",
+    "train.tab-log",
+    "train.tab-settings",
+    "train.checkpoint",
+    "train.inside",
+)
 def test_what_a_run_left(page: Any, studio: Any) -> None:
     show(page, studio, run="runs/small")
     control(page, "train.tab-samples").click()
@@ -291,6 +298,11 @@ def test_what_a_run_left(page: Any, studio: Any) -> None:
     newest.click()
     expect(page).to_have_url(re.compile(r"#generate\?run=runs%2Fsmall&checkpoint=latest"))
     expect(control(page, "generate.run")).to_have_value("runs/small")
+    show(page, studio, run="runs/small")
+    control(page, "train.tab-checkpoints").click()
+    control(page, "train.inside").first.click()
+    expect(page).to_have_url(re.compile(r"#inside\?run=runs%2Fsmall&checkpoint=latest"))
+    expect(control(page, "inside.run")).to_have_value("runs/small")
 
 
 @covers("train.tab-notes", "train.notes")

@@ -51,6 +51,15 @@ export function Checkpoints({ detail, run }: { detail: Detail; run: string }) {
               <span class="quiet">{c.time ? ago(c.time) : ""}</span>
               <span class="checkpoint-go">Generate →</span>
             </button>
+            <button
+              type="button"
+              class="button"
+              data-control="train.inside"
+              title="Its blocks, tensors, attention and certificates"
+              onClick={() => go("inside", { run, checkpoint: c.latest ? "latest" : c.name })}
+            >
+              Inside
+            </button>
           </li>
         ))}
       </ul>
