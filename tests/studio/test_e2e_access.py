@@ -62,6 +62,7 @@ def written(page: Any) -> None:
 
 
 def palette(page: Any) -> None:
+    drawn(page)  # the page hears keys
     page.keyboard.press("Control+k")
     seen(".palette [role=option]")(page)
 

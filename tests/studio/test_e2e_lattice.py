@@ -576,7 +576,7 @@ def test_every_control_has_a_test(page: Any, studio: Any) -> None:
     states += [{"curve": "space", "space": s} for s in SPACE] + [{"n": 10**40 + 1}]
     for state in states:
         show(page, studio, **state)
-        if "n" in state:
+        if "n" in state and state.get("curve") != "space":  # points in space are no numbers
             expect(page.locator(".inspector-n")).to_be_visible()
         met |= {name for name in harness.controls(page) if name.startswith("lattice.")}
     assert len(met) > 60

@@ -50,3 +50,13 @@ def test_the_whole_table(lab: Any, name: str) -> None:
     rows[name] = row.to_dict()
     rows = {key: rows[key] for key in TABLE if key in rows}
     RESULT.write_text(json.dumps({"format": "cllm-faults-1", "rows": rows}, indent=1, ensure_ascii=False) + "\n")
+
+
+def test_the_page_shows_the_table() -> None:
+    """docs/distributed.md quotes benchmarks/distributed-faults.json: every row of it, as it is."""
+    page = (RESULT.parents[1] / "docs" / "distributed.md").read_text(encoding="utf-8")
+    rows = json.loads(RESULT.read_text())["rows"]
+    assert rows.keys() == TABLE.keys()
+    for row in rows.values():
+        line = f"| {row['fault']} | {row['trials']:,} | {row['equal']:,} | {row['said']:,} | {row['silent']} |"
+        assert line in page, line

@@ -38,7 +38,7 @@ function arrive(): void {
   else void goHome();
   if (made.n) void select(made.n, made.w === 0);
   void drawLine();
-  link.value = location.hash;
+  link.value = location.hash || "#"; // never empty once arrived
 }
 
 /** The address follows the picture, a moment behind it. */
