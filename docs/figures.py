@@ -30,14 +30,15 @@ def where(result: dict[str, Any]) -> str:
 
 
 def train_step() -> str:
-    """The training step beside its peers, two sizes."""
+    """The training step beside its peers: small, seed, a large vocabulary, GPT-2's size."""
     lines = []
+    steps = "cllm bench train-step"
+    seed = f"{steps} --preset seed --batch 8 --sequence 256 --rounds 5 --skip-memory"
     for name, command in (
-        ("train-step-small-b16-t128", "cllm bench train-step"),
-        (
-            "train-step-seed-b8-t256",
-            "cllm bench train-step --preset seed --batch 8 --sequence 256 --rounds 5 --skip-memory",
-        ),
+        ("train-step-small-b16-t128", steps),
+        ("train-step-seed-b8-t256", seed),
+        ("train-step-seed-v50257-b8-t256", f"{seed} --vocab 50257"),
+        ("train-step-gpt2-b2-t256", f"{steps} --preset gpt2 --batch 2 --sequence 256 --rounds 5 --skip-memory"),
     ):
         result = load(name)
         peak = "register-loop" if any(key.endswith("_peak_gflops") for key in result["facts"]) else "GEMM"
@@ -106,12 +107,68 @@ def certify() -> str:
     return f"`cllm bench certify` ({where(result)}):\n\n" + "\n".join(lines)
 
 
+def decode() -> str:
+    """Tokens a second, one after the other."""
+    lines = [
+        "| model, batch | weights | ms a token | tokens/s | times eager bf16 | of the read bandwidth |",
+        "|---|---|---|---|---|---|",
+    ]
+    for preset in ("seed", "gpt2"):
+        for batch in (1, 4, 16):
+            result = load(f"decode-{preset}-b{batch}")
+            lines += [
+                f"| {preset}, {batch} | {row['name'].removeprefix('cllm ')} | {number(row['ms'], 2)} | "
+                f"{number(row['tokens_per_s'], 0)} | {times(row['ratio'])} | {percent(row['memory_fraction'])} |"
+                for row in result["rows"]
+                if row["name"].startswith("cllm")
+            ]
+    command = "cllm bench decode --preset seed|gpt2 --batch 1|4|16"
+    return f"`{command}` ({where(load('decode-seed-b1'))}):\n\n" + "\n".join(lines)
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.0f} %"
+
+
+def memory() -> str:
+    """Megabytes of a training step in each memory mode."""
+    result = load("memory")
+    lines = [
+        "| | state | `cllm plan` | allocated | resident | off by at most | peak of the process |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        figures = (row[f"{key}_mb"] for key in ("state", "planned", "allocated", "resident"))
+        cells = [number(value, 0) for value in figures]
+        cells += [f"{100 * row['off_fraction']:.1f} %", number(row["peak_rss_mb"], 0)]
+        lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
+    return f"`cllm bench memory` ({where(result)}), MB; state: weights, gradients, moments:\n\n" + "\n".join(lines)
+
+
+def small() -> str:
+    """Start-up, and preparing text."""
+    lines = [f"`cllm bench startup` ({where(load('startup'))}):", "", "| | ms | spread |", "|---|---|---|"]
+    lines += [
+        f"| {row['name']} | {number(row['ms'], 0)} | {percent(row['spread'])} |" for row in load("startup")["rows"]
+    ]
+    lines += ["", f"`cllm bench prepare --size 200 --size 2000` ({where(load('prepare'))}):", ""]
+    lines += ["| text | MB/s | memory of all processes, MB |", "|---|---|---|"]
+    lines += [
+        f"| {row['name']} | {number(row['mb_per_s'], 1)} | {number(row['memory_mb'], 0)} |"
+        for row in load("prepare")["rows"]
+    ]
+    return "\n".join(lines)
+
+
 def demo() -> str:
     """What `make demo` printed."""
     return "```\n" + (ROOT / "docs" / "demo.txt").read_text(encoding="utf-8").strip() + "\n```"
 
 
-PARTS = {"train-step": train_step, "demo": demo, "numbers": numbers, "certify": certify}
+PARTS = {
+    "train-step": train_step, "decode": decode, "memory": memory, "small": small, "demo": demo, "numbers": numbers,
+    "certify": certify,
+}  # fmt: skip
 
 
 def filled(text: str) -> str:

@@ -103,7 +103,7 @@ class Split(Mapping[str, Tensor]):
         for mine, theirs in zip(self._parts, other._parts, strict=True):
             mine.data.copy_(theirs.data)
 
-    def lerp_(self, other: Split, weight: float, rows: int = 1 << 19) -> None:
+    def lerp_(self, other: Split, weight: float, rows: int = 1 << 16) -> None:
         """self ← self + weight·(other − self), in pieces of `rows` entries."""
         self.plain.data.lerp_(other.plain.data, weight)
         for at in range(0, self.high.data.numel(), rows):
