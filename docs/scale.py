@@ -30,7 +30,7 @@ from cllm.training.distributed.measured import Measured
 from cllm.training.distributed.outlook import Job, Line, outlook
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE, BENCHMARKS, PICTURE = ROOT / "docs" / "scale.md", ROOT / "benchmarks", ROOT / "docs" / "pictures" / "scale.svg"
+PAGE, BENCHMARKS, PICTURE = ROOT / "docs" / "scale.md", ROOT / "benchmarks", ROOT / "docs" / "scale.svg"
 COUNTS = tuple(1 << k for k in range(13))  # 1 … 4096
 NETWORKS = {"1 Gbit/s": (0.125, 100), "10 Gbit/s": (1.25, 50), "100 Gbit/s": (12.5, 20), "400 Gbit/s": (50, 5)}
 SAME = {"train.sequence": 256, "precision": "bf16"}
@@ -95,7 +95,7 @@ def plain() -> str:
         "memory, MB",
         "sent, MB",
     ]
-    return table(head, rows) + "\n\n![Efficiency against processes](pictures/scale.svg)"
+    return table(head, rows) + "\n\n![Efficiency against processes](scale.svg)"
 
 
 def efficiencies() -> str:

@@ -1,5 +1,5 @@
 /** New notes and new studies: a name, and a beginning that can be read or trained as it stands. */
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { tell } from "../../api/client";
 import { Button, Dialog, Select, TextField } from "../../controls";
 import { go } from "../../state/route";
@@ -47,16 +47,22 @@ export function Making({ what, onClose }: MakingProps) {
   const [wrong, setWrong] = useState<string>();
   const [texts, setTexts] = useState<readonly string[]>();
   const [text, setText] = useState("");
-  useEffect(() => {
+  const opened = useRef(what);
+  if (opened.current !== what) {
+    // while drawing: an effect would run behind the first keys, and take them back
+    opened.current = what;
     setName("");
     setWrong(undefined);
+  }
+  useEffect(() => {
     if (what !== "study") return;
     api
       .texts()
       .then((found) => {
         const names = [...found.files, ...found.folders, ...found.corpora].map((t) => t.name);
         setTexts(names);
-        setText(names.find((n) => n.endsWith(".txt")) ?? names[0] ?? "");
+        const first = names.find((n) => n.endsWith(".txt")) ?? names[0] ?? "";
+        setText((now) => (names.includes(now) ? now : first)); // one that was chosen meanwhile stays
       })
       .catch(tell);
   }, [what]);
