@@ -390,7 +390,11 @@ def test_a_note_is_written(page: Any, studio: Any) -> None:
 
     def pressed() -> bool:  # the key is listened to a moment after the page is drawn
         page.keyboard.press("e")
-        return bool(text.is_visible())
+        try:  # a second key would be written into the text
+            expect(text).to_be_visible(timeout=3000)
+        except AssertionError:
+            return False
+        return True
 
     serving.until(pressed, every=0.2)
     expect(text).to_be_focused()
