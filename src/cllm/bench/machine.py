@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from cllm.bench.measure import interleave
+from cllm.cores import usable_cores
 from cllm.errors import UsageError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp64": torch.float64}
@@ -88,13 +89,6 @@ def instructions() -> list[str]:
             have = set(value.split())
             return [name for name in _TELLING if name in have]
     return []
-
-
-def usable_cores() -> int:
-    """Cores this process may run on (its affinity), not those the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def rss_bytes() -> int | None:

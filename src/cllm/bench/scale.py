@@ -23,13 +23,13 @@ from cllm import config as settings
 from cllm.bench import link
 from cllm.bench.measure import Table, Timing
 from cllm.config import Config
+from cllm.cores import clock_ticks, usable_cores
 from cllm.data.prepare import open_prepared, prepare
 from cllm.errors import UsageError
 from cllm.training.distributed import pieces
 from cllm.training.distributed.arrange import arrange
 from cllm.training.distributed.cost import COLLECTIVES, Link, Machine, Network, Pieces, Prediction, predict
 from cllm.training.distributed.group import Group
-from cllm.training.distributed.measured import usable_cores
 from cllm.training.distributed.outlook import fullest, mode_of
 from cllm.training.distributed.together import together
 from cllm.training.state import State
@@ -105,11 +105,8 @@ def run(
 
 def busy_core_s() -> float:
     """Seconds that the machine's cores have not been idle since it was started, whoever used them (Linux; else 0)."""
-    try:
-        fields = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
-    except (OSError, ValueError):
-        return 0.0
-    return (sum(fields[:8]) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
+    ticks = clock_ticks()
+    return 0.0 if ticks is None else ticks[0] / os.sysconf("SC_CLK_TCK")
 
 
 def prepare_text(config: Config, folder: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from threading import Thread
 from typing import Any, Final
 
 from cllm import errors
+from cllm.cores import usable_cores
 from cllm.data import segments as _segments
 from cllm.data.segments import Segment, SegmentRecord, encode_segment, finished, segments
 from cllm.data.shard import MixPart, ShardRecord, ShardWriter
@@ -28,11 +28,6 @@ from cllm.text import Tokenizer
 
 PARALLEL_FROM: Final = 4
 """Segments from which processes of their own pay (starting one takes about half a second)."""
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def write_shard(
@@ -66,7 +61,7 @@ def write_shard(
         for job, record in zip(jobs, found, strict=True):
             if record is not None:
                 progress(job.size)
-        count = min(cores() if workers is None else workers, len(missing))
+        count = min(usable_cores() if workers is None else workers, len(missing))
         if workers is None and len(missing) < PARALLEL_FROM:
             count = 0
         done = (

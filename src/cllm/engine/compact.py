@@ -49,6 +49,14 @@ class Mixed(Mapping[str, Tensor]):
         return sum(part.nbytes for part in self.parts)
 
 
+class Shared(Mixed):
+    """Gradients of which some use the same memory, one after the other. own: the buffers that are allocated."""
+
+    def __init__(self, layout: Layout, parts: Sequence[Flat], own: Sequence[Flat]) -> None:
+        super().__init__(layout, parts)
+        self.parts = tuple(own)
+
+
 class Split(Mapping[str, Tensor]):
     """Weights as a split master where `halved` says so, plain float32 elsewhere: 4 bytes a weight, no shadow copy.
 

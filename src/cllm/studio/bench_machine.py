@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
-from pathlib import Path
 from typing import Any
+
+from cllm.cores import clock_ticks, usable_cores
 
 SECONDS = 0.25  # over which the processor is watched
 # Seconds of a command with its own options on two cores of an AMD EPYC, which did other work, too; None: more than
@@ -21,21 +21,10 @@ def usual(name: str) -> dict[str, float | None]:
 
 def busy() -> dict[str, Any]:
     """cores, and the share of them that worked during a quarter of a second just now (None where nobody says)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    before = _ticks()
+    before = clock_ticks()
     time.sleep(SECONDS)
-    after = _ticks()
+    after = clock_ticks()
     share = None
     if before and after and after[1] > before[1]:
         share = (after[0] - before[0]) / (after[1] - before[1])
-    return {"cores": cores, "busy": share}
-
-
-def _ticks() -> tuple[int, int] | None:
-    """Working and all clock ticks of all processors since the machine started (Linux)."""
-    try:
-        line = Path("/proc/stat").read_text().partition("\n")[0].split()
-    except OSError:
-        return None
-    ticks = [int(word) for word in line[1:9]]
-    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+    return {"cores": usable_cores(), "busy": share}

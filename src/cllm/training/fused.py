@@ -12,27 +12,18 @@ the updates where it is met: the tensors behind it, nearer to the output, have b
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from cllm.engine.buffers import Entry, Flat, Layout
-from cllm.engine.compact import Mixed
+from cllm.engine.compact import Mixed, Shared
 from cllm.engine.dispatch import Kernels
 from cllm.model.layout import MATRIX
 from cllm.model.step import Sums
 from cllm.training.groups import hidden_matrix, rules
 from cllm.training.optimiser import update_tensor
 from cllm.training.state import State
-
-
-class Shared(Mixed):
-    """Gradients of which some use the same memory, one after the other. own: the buffers that are allocated."""
-
-    def __init__(self, layout: Layout, parts: Sequence[Flat], own: Sequence[Flat]) -> None:
-        super().__init__(layout, parts)
-        self.parts = tuple(own)
 
 
 class Fused:

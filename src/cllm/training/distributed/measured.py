@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 
 from cllm import config as settings
 from cllm.config import Config
+from cllm.cores import usable_cores
 from cllm.errors import RunError, UsageError
 from cllm.training.distributed.cost import Pieces
 from cllm.training.distributed.pieces import measure, measure_beside
@@ -102,8 +102,3 @@ def _refuse(file: Path) -> Take:
         )
 
     return take
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cllm.engine.buffers import Flat, Layout
-from cllm.engine.compact import Mixed
+from cllm.engine.compact import Shared
 from cllm.training.distributed.buckets import Part, Plan
 from cllm.training.distributed.group import Group
 from cllm.training.distributed.reduce import Parcel, Reducer, spread_room
@@ -23,14 +23,6 @@ from cllm.training.groups import hidden_matrix
 
 TURNS = 2
 OWN = "gradients of own pieces"
-
-
-class Turning(Mixed):
-    """Gradients of which some use the same memory, one after the other. own: the buffers that are allocated."""
-
-    def __init__(self, layout: Layout, parts: list[Flat], own: list[Flat]) -> None:
-        super().__init__(layout, parts)
-        self.parts = tuple(own)
 
 
 class Passing(Reducer):
@@ -55,9 +47,9 @@ class Passing(Reducer):
         super().__init__(plan, group, dtype, device, count=count, spread=False)
         self._places = self._own_places()
         self._turning = [i for i, b in enumerate(plan.buckets) if all(map(hidden_matrix, b.names))]
-        self.grads: Turning = self._buffers(device)
+        self.grads: Shared = self._buffers(device)
 
-    def _buffers(self, device: torch.device | str) -> Turning:
+    def _buffers(self, device: torch.device | str) -> Shared:
         layout, buckets = self.plan.layout, self.plan.buckets
         turning = {name for i in self._turning for name in buckets[i].names}
         kept = Flat(layout.only(lambda entry: entry.name not in turning), self.dtype, device)
@@ -66,7 +58,7 @@ class Passing(Reducer):
         largest = max(layouts, key=lambda each: each.total)
         turns = [Flat(largest, self.dtype, device) for _ in range(min(TURNS, len(layouts)))]
         views = [Flat(each, self.dtype, device, room=turns[i % TURNS].data) for i, each in enumerate(layouts)]
-        return Turning(layout, [kept, *views], [kept, *turns])
+        return Shared(layout, [kept, *views], [kept, *turns])
 
     def start(self) -> None:
         super().start()
