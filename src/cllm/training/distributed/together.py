@@ -1,6 +1,7 @@
 """A function in N processes at once on this machine, by torchrun: for measurements.
 
-    python -m torch.distributed.run … -m cllm.training.distributed.together MODULE:FUNCTION ANSWER.json ARGUMENTS
+    python -m torch.distributed.run … -m cllm.training.distributed.together
+        MODULE:FUNCTION ANSWER.json ARGUMENTS cpu|cuda
 
 The function gets the group and the arguments (JSON), and returns something JSON-able.
 """
@@ -24,12 +25,18 @@ TOLD = 12  # last lines of all processes' words that are repeated, where none sa
 
 
 def together(
-    function: Callable[..., Any], processes: int, *arguments: Any, threads: int = 1, wait_s: float = 600.0
+    function: Callable[..., Any],
+    processes: int,
+    *arguments: Any,
+    threads: int = 1,
+    wait_s: float = 600.0,
+    cuda: bool = False,
 ) -> list[Any]:
     """What `function(group, *arguments)` returned in each of `processes` processes of `threads` threads, by rank.
 
-    function: of a module's top level.  arguments: JSON-able.  Raises RunError with the last words of a process that
-    failed, or when they take longer than `wait_s`.
+    function: of a module's top level.  arguments: JSON-able.  cuda: each has a GPU of its own (NCCL).
+
+    Raises RunError with the last words of a process that failed, or when they take longer than `wait_s`.
     """
     name = f"{function.__module__}:{function.__qualname__}"
     with tempfile.TemporaryDirectory(prefix="cllm-together-") as folder:
@@ -37,6 +44,7 @@ def together(
         command = [
             sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1",
             f"--nproc-per-node={processes}", "-m", __name__, name, str(answer), json.dumps(arguments),
+            "cuda" if cuda else "cpu",
         ]  # fmt: skip
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         environment.setdefault("OMP_WAIT_POLICY", "passive")
@@ -64,12 +72,12 @@ def _why(answer: Path) -> str:
     return said[0].read_text(encoding="utf-8") if said else ""
 
 
-def _main(name: str, answer: str, arguments: str) -> None:
+def _main(name: str, answer: str, arguments: str, device: str) -> None:
     import torch
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     module, _, function = name.partition(":")
-    group = Group.from_environment()
+    group = Group.from_environment(cuda=device == "cuda")
     try:
         found = group.gather_objects(getattr(import_module(module), function)(group, *json.loads(arguments)))
     except Exception as error:
