@@ -1,6 +1,7 @@
 /** The list at the left: measurements and their tables, studies, or notes; the arrow keys move in it. */
 import { signal } from "@preact/signals";
 import { Button, Segmented, TextField } from "../../controls";
+import { moveByArrows } from "../../controls/moving";
 import { go } from "../../state/route";
 import { ago } from "../train/words";
 import type { NoteRow, StudyRow } from "./api";
@@ -32,17 +33,6 @@ interface ListsProps {
   params: Readonly<Record<string, string>>;
   onPart: (part: string) => void;
   onNew: () => void;
-}
-
-function move(event: KeyboardEvent): void {
-  const by = event.key === "ArrowDown" ? 1 : event.key === "ArrowUp" ? -1 : 0;
-  if (!by) return;
-  const buttons = [...(event.currentTarget as HTMLElement).querySelectorAll<HTMLElement>(".item")];
-  const next = buttons[buttons.indexOf(document.activeElement as HTMLElement) + by];
-  if (next) {
-    event.preventDefault();
-    next.focus();
-  }
 }
 
 export function Lists({ part, params, onPart, onNew }: ListsProps) {
@@ -85,7 +75,7 @@ export function Lists({ part, params, onPart, onNew }: ListsProps) {
         </div>
       )}
       {/* biome-ignore lint/a11y/noStaticElementInteractions: the keys only move between its buttons */}
-      <div class="lists-body" onKeyDown={move}>
+      <div class="lists-body" onKeyDown={(e) => moveByArrows(e, ".item")}>
         {part === "measure" && <MeasureList params={params} />}
         {part === "studies" && <StudyList params={params} />}
         {part === "notes" && <NoteList params={params} />}

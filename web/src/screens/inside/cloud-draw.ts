@@ -1,5 +1,6 @@
 /** The cloud on its canvas: drawn, turned by hand, and picked from. */
 import { effect } from "@preact/signals";
+import { turnByKey, zoomByWheel } from "../../controls/turning";
 import { reducedMotion, theme } from "../../state/theme";
 import { flatRenderer, type Look } from "../lattice/space-flat";
 import { glRenderer } from "../lattice/space-gl";
@@ -111,27 +112,9 @@ export function draw(canvas: HTMLCanvasElement): () => void {
   canvas.onpointerleave = () => {
     hovered.value = undefined;
   };
-  const wheel = (e: WheelEvent) => {
-    e.preventDefault();
-    zoom(Math.exp(-Math.max(-240, Math.min(240, e.deltaY)) * 0.002));
-  };
+  const wheel = (e: WheelEvent) => zoomByWheel(e, { turn, zoom });
   canvas.addEventListener("wheel", wheel, { passive: false });
-  canvas.onkeydown = (e) => {
-    if (e.ctrlKey || e.altKey || e.metaKey) return;
-    const actions: Record<string, () => void> = {
-      ArrowLeft: () => turn(-12, 0),
-      ArrowRight: () => turn(12, 0),
-      ArrowUp: () => turn(0, -12),
-      ArrowDown: () => turn(0, 12),
-      "+": () => zoom(1.25),
-      "=": () => zoom(1.25),
-      "-": () => zoom(0.8),
-    };
-    if (!actions[e.key]) return;
-    e.preventDefault();
-    e.stopPropagation();
-    actions[e.key]!();
-  };
+  canvas.onkeydown = (e) => turnByKey(e, { turn, zoom });
   return () => {
     stop();
     spin();

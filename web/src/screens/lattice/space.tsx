@@ -2,6 +2,7 @@
 import { effect } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { Button } from "../../controls";
+import { turnByKey, zoomByWheel } from "../../controls/turning";
 import { theme, token } from "../../state/theme";
 import { settings } from "./settings";
 import { flatRenderer, type Rgb } from "./space-flat";
@@ -123,26 +124,8 @@ function run(canvas: HTMLCanvasElement): () => void {
   const up = () => {
     last = undefined;
   };
-  const wheel = (e: WheelEvent) => {
-    e.preventDefault();
-    zoom(Math.exp(-Math.max(-240, Math.min(240, e.deltaY)) * 0.002));
-  };
-  const key = (e: KeyboardEvent) => {
-    if (e.ctrlKey || e.altKey || e.metaKey) return;
-    const actions: Record<string, () => void> = {
-      ArrowLeft: () => turn(-12, 0),
-      ArrowRight: () => turn(12, 0),
-      ArrowUp: () => turn(0, -12),
-      ArrowDown: () => turn(0, 12),
-      "+": () => zoom(1.25),
-      "=": () => zoom(1.25),
-      "-": () => zoom(0.8),
-    };
-    if (!actions[e.key]) return;
-    e.preventDefault();
-    e.stopPropagation();
-    actions[e.key]!();
-  };
+  const wheel = (e: WheelEvent) => zoomByWheel(e, { turn, zoom });
+  const key = (e: KeyboardEvent) => turnByKey(e, { turn, zoom });
   canvas.addEventListener("pointerdown", down);
   canvas.addEventListener("pointermove", move);
   canvas.addEventListener("pointerup", up);

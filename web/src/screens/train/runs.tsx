@@ -1,6 +1,7 @@
 /** The list of runs: filter, order, a small curve each, a box to lay it over the chart. */
 import { signal } from "@preact/signals";
 import { Button, Select, TextField } from "../../controls";
+import { moveByArrows } from "../../controls/moving";
 import type { Row, State } from "./api";
 import { Spark } from "./chart";
 import { alive, problem, refresh, rows } from "./state";
@@ -46,16 +47,6 @@ interface RunListProps {
 export function RunList({ shown, onOpen, onCompare, onNew }: RunListProps) {
   const list = rows.value;
   const found = arranged(list ?? [], filter.value, order.value);
-  const step = (event: KeyboardEvent) => {
-    const by = event.key === "ArrowDown" ? 1 : event.key === "ArrowUp" ? -1 : 0;
-    if (!by) return;
-    const buttons = [...(event.currentTarget as HTMLElement).querySelectorAll<HTMLElement>(".run-open")];
-    const next = buttons[buttons.indexOf(document.activeElement as HTMLElement) + by];
-    if (next) {
-      event.preventDefault();
-      next.focus();
-    }
-  };
   return (
     <aside class="runs" aria-label="Runs">
       <div class="runs-head">
@@ -101,7 +92,7 @@ export function RunList({ shown, onOpen, onCompare, onNew }: RunListProps) {
         <p class="runs-note">No run in this workspace yet. A new one takes a text and a minute.</p>
       )}
       {list && list.length > 0 && found.length === 0 && <p class="runs-note">No run has that in its name.</p>}
-      <ul class="runs-list" onKeyDown={step}>
+      <ul class="runs-list" onKeyDown={(e) => moveByArrows(e, ".run-open")}>
         {found.map((row) => (
           <RunItem
             key={row.name}
