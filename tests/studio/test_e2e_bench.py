@@ -88,6 +88,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         shutil.copytree(STUDIES / name, workspace / "docs" / name)
         shutil.copy(STUDIES / f"{name}.toml", workspace / "docs")
     (workspace / "sea.toml").write_text(STUDY.format(steps=120))
+    (workspace / "ocean.toml").write_text(STUDY.format(steps=100_000).replace("the sea", "the ocean"))
     (workspace / "ideas.md").write_text(NOTE)
     (workspace / "sub").mkdir()
     (workspace / "sub" / "second.md").write_text("# Second\n\n" + "A line.\n\n" * 80 + "## The end\n\nof it.\n")
@@ -236,7 +237,7 @@ def test_lists_that_cannot_be_read_are_tried_again(browser: Any, studio: Any) ->
 def test_committed_results(page: Any, studio: Any) -> None:
     show(page, studio)
     page.get_by_role("radio", name="Studies").click()
-    expect(control(page, "study")).to_have_count(3)
+    expect(control(page, "study")).to_have_count(4)
     control(page, "filter").fill("embedding")
     expect(control(page, "study")).to_have_count(1)
     control(page, "study").click()
@@ -267,22 +268,34 @@ def test_committed_results(page: Any, studio: Any) -> None:
     control(page, "filter").fill("")
 
 
-@covers("study-train", "study-pause", "study-continue", "study-stop", "study-report")
-def test_a_study_is_trained(page: Any, studio: Any) -> None:
-    show(page, studio, "studies", study="sea.toml")
+@covers("study-train", "study-pause", "study-continue", "study-stop")
+def test_a_study_pauses_and_stops(page: Any, studio: Any) -> None:
+    """A study that does not end by itself before somebody stops it, however slow the browser."""
+    show(page, studio, "studies", study="ocean.toml")
     expect(page.locator(".page")).to_contain_text("not trained yet")
     control(page, "study-train").click()
     words = page.locator(".job-words b")
     expect(words).to_have_text("running")
     runs = page.get_by_role("table", name="Loss of each run")
-    expect(runs.locator(".now")).to_contain_text("/120", timeout=LONG)
+    expect(runs.locator(".now")).to_contain_text(re.compile(r"/100.000"), timeout=LONG)
     control(page, "study-pause").click()
     expect(words).to_have_text("paused")
     control(page, "study-continue").click()
     expect(words).to_have_text("running")
     control(page, "study-stop").click()
     expect(words).to_have_text("unfinished", timeout=LONG)
+    control(page, "study-train").click()  # goes on where it stopped
+    expect(words).to_have_text("running")
+    control(page, "study-stop").click()
+    expect(words).to_have_text("unfinished", timeout=LONG)
+
+
+@covers("study-train", "study-report")
+def test_a_study_is_trained(page: Any, studio: Any) -> None:
+    show(page, studio, "studies", study="sea.toml")
+    expect(page.locator(".page")).to_contain_text("not trained yet")
     control(page, "study-train").click()
+    words = page.locator(".job-words b")
     expect(words).to_have_text("complete", timeout=LONG)
     results = json.loads((studio.workspace / "studies/sea/results.json").read_text())
     (compared,) = results["comparisons"]
