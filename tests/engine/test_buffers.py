@@ -60,6 +60,14 @@ def test_joined_neighbours_are_one_matrix():
     assert flat.layout.offsets["0.3"] % ALIGN == 0
 
 
+def test_zeroing_spares_what_it_is_told_to():
+    flat = Flat(layout_of([[(3, 3), (3, 3), (2,), (5,)], [(4,), (1,)]], joined={(0, 1)}), torch.float32)
+    for but in (set(), {"0.0"}, {"0.1"}, {"0.0", "0.1", "1.1"}, set(flat)):
+        flat.data.fill_(1)
+        flat.zero_(but)
+        assert {name for name in flat if flat[name].any()} == but == {name for name in flat if flat[name].all()}
+
+
 def test_a_torn_group_is_refused():
     with pytest.raises(ValueError, match="not contiguous"):
         Layout([Entry("a", (2,), "x"), Entry("b", (2,), "y"), Entry("c", (2,), "x")])

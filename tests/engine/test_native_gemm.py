@@ -193,6 +193,27 @@ def test_same_bits_again_and_with_other_threads(level, dtype):
 
 @at_every_level
 @of_every_type
+@pytest.mark.parametrize(("n", "i", "o"), [(0, 3, 2), (1, 1, 1), (131, 257, 97), (2051, 33, 65)])
+def test_a_written_weight_gradient_is_one_added_to_zeros(level, dtype, n, i, o):
+    """Whatever the buffer held; and a bfloat16 one is the float32 sum, added and rounded once."""
+    d = Draw(n, dtype)
+    dy, x, start = d.normal(n, o), d.normal(n, i), d.wide(o, i)
+    added, written = torch.zeros(o, i, dtype=d.sums), torch.full((o, i), torch.nan, dtype=d.sums)
+    db, again = torch.zeros(o, dtype=d.sums), torch.zeros(o, dtype=d.sums)
+    gemm.linear_backward_weight(dy, x, added, db)
+    gemm.linear_backward_weight(dy, x, written, again, add=False)
+    assert torch.equal(added, written)
+    assert torch.equal(db, again)
+    if dtype == torch.bfloat16:
+        narrow, total = torch.full((o, i), torch.nan, dtype=dtype), start.to(dtype)
+        gemm.linear_backward_weight(dy, x, narrow, None, add=False)
+        assert torch.equal(narrow, added.bfloat16())
+        gemm.linear_backward_weight(dy, x, again := total.clone(), None)
+        assert torch.equal(again, (total.float() + added).bfloat16())
+
+
+@at_every_level
+@of_every_type
 def test_an_entry_depends_on_its_row_and_column_alone(level, dtype):
     d = Draw(1, dtype)
     x, w = d.normal(40, 70), d.normal(50, 70)
@@ -265,7 +286,7 @@ def test_what_the_kernels_refuse():
         lambda: gemm.linear_backward_input(y, w, torch.empty(4, 4)),
         lambda: gemm.linear_gelu_backward_input(y, w, torch.empty(4, 2), torch.empty(4, 3)),
         lambda: gemm.linear_backward_weight(y, x, torch.empty(5, 3).bfloat16(), None),
-        lambda: gemm.linear_backward_weight(y.bfloat16(), x.bfloat16(), torch.empty(5, 3).bfloat16(), None),
+        lambda: gemm.linear_backward_weight(y.bfloat16(), x.bfloat16(), torch.empty(5, 3).half(), None),
         lambda: gemm.linear_backward_weight(y, x[:3], torch.empty(5, 3), None),
     ]
     for call in wrong:

@@ -171,8 +171,8 @@ def test_one_entry_off_by_a_thousandth_of_its_tensor_is_refused():
     for dtype, part in ((torch.float64, 1e-7), (torch.float32, 1e-2)):
         for number in range(5):
 
-            def nudged(dy, x, dw, db, part=part, number=number):
-                linear.linear_backward_weight(dy, x, dw, db)
+            def nudged(dy, x, dw, db, *, add, part=part, number=number):
+                linear.linear_backward_weight(dy, x, dw, db, add=add)
                 dw.view(-1)[number] += part * dw.square().mean().sqrt()
 
             kernels = dataclasses.replace(select(dtype), linear_backward_weight=nudged)
@@ -220,6 +220,21 @@ def test_rows_of_padding_change_nothing():
     assert padded.logits(case.batch).shape == plain.logits(case.batch).shape
     for name, g in plain.grads.items():  # other shapes may run other matrix products: equal within their rounding
         assert ((padded.grads[name] - g).abs() <= 2 * 2.0**-53 * judged(case).spread[name]).all()
+
+
+@pytest.mark.parametrize("case", [Case(), Case(tied=False)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_new_step_knows_nothing_of_the_gradients_before(case, dtype):
+    """Those that are products are written over, not zeroed: whatever is there, also where logits come in blocks."""
+    fresh, used = case.step(case.model(dtype)), case.step(case.model(dtype))
+    fresh.head_rows = used.head_rows = 3
+    used.grads.data.fill_(torch.nan)
+    for step in (fresh, used):
+        step.zero()
+        step.accumulate(case.batch)
+        step.accumulate(case.batch)
+    assert used.head_rows < case.rows * case.sequence
+    assert torch.equal(fresh.grads.data, used.grads.data)
 
 
 @pytest.mark.parametrize("shape", [(3, 6), (2, 5), (2, 7)])

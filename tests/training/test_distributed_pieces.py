@@ -18,6 +18,7 @@ from cllm.engine.compact import EightBit
 from cllm.engine.moments import BLOCK
 from cllm.errors import ConfigError
 from cllm.model.batch import Batch
+from cllm.model.layout import hidden_matrix
 from cllm.model.model import Model
 from cllm.model.step import Step
 from cllm.training import plan
@@ -28,7 +29,6 @@ from cllm.training.distributed.reduce import Reducer, added
 from cllm.training.distributed.squares import block_squares, exact, fsum, total
 from cllm.training.distributed.tree import Pushed, depth, leaves, remaining, tree
 from cllm.training.distributed.wire import Pending
-from cllm.training.groups import hidden_matrix
 from cllm.training.plan import make_step
 from cllm.training.state import State
 

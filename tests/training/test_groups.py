@@ -10,8 +10,9 @@ import torch
 from cllm import config as settings
 from cllm.errors import ConfigError
 from cllm.model.batch import Batch
+from cllm.model.layout import hidden_matrix
 from cllm.model.model import Model
-from cllm.training.groups import hidden_matrix, rules, runs
+from cllm.training.groups import rules, runs
 from cllm.training.optimiser import gradient_norm, update
 from cllm.training.plan import make_step, size
 from cllm.training.state import State

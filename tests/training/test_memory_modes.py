@@ -20,10 +20,11 @@ from cllm.engine.compact import EightBit, Split
 from cllm.engine.dispatch import torch_kernels
 from cllm.errors import ConfigError, CorruptError
 from cllm.model.batch import Batch
+from cllm.model.layout import hidden_matrix
 from cllm.model.model import Model
 from cllm.model.step import Step
 from cllm.training import checkpoint, guard, plan
-from cllm.training.groups import hidden_matrix, rules
+from cllm.training.groups import rules
 from cllm.training.optimiser import Norm, gradient_norm, update, update_tensor
 from cllm.training.plan import make_step, size
 from cllm.training.state import State

@@ -27,7 +27,7 @@ from cllm.model.step import Step
 from cllm.training.optimiser import gradient_norm, update
 from cllm.training.state import State
 
-NOT_TIMED = {"name", "attention_scratch", "rope", "add_rounded", "scatter_rounded"}
+NOT_TIMED = {"name", "attention_scratch", "rope", "add_rounded", "scatter_rounded", "narrow_gradients"}
 
 
 def _bytes(*tensors: Any) -> int:
@@ -40,7 +40,8 @@ def cost(kernel: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[in
         a, b = args[0], args[1]
         n = a.shape[0]
         inner, outer = (b.shape[1], a.shape[1]) if kernel == "linear_backward_weight" else (b.shape[0], b.shape[1])
-        twice = args[2:4] if kernel == "linear_backward_weight" else ()  # += reads them, too
+        adds = kernel == "linear_backward_weight" and kwargs.get("add", True)
+        twice = args[2:4] if adds else ()  # += reads them, too
         return 2 * n * inner * outer, _bytes(*args) + _bytes(*twice)
     if kernel in ("attention_forward", "attention_backward"):
         lse = args[2] if kernel == "attention_forward" else args[3]

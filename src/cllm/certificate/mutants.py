@@ -170,15 +170,15 @@ def last_tile_of_dv(kernels: Kernels) -> Change:
 # ---------------------------------------------------------------------------------------------------- the rest
 
 
-def bias_averaged(dy: Tensor, x: Tensor, dw: Tensor, db: Tensor | None) -> None:
-    dw.addmm_(dy.t(), x)
+def bias_averaged(dy: Tensor, x: Tensor, dw: Tensor, db: Tensor | None, *, add: bool = True) -> None:
+    linear.linear_backward_weight(dy, x, dw, None, add=add)
     if db is not None:
         db.add_(dy.mean(0))
 
 
-def tail_rows_dropped(dy: Tensor, x: Tensor, dw: Tensor, db: Tensor | None) -> None:
+def tail_rows_dropped(dy: Tensor, x: Tensor, dw: Tensor, db: Tensor | None, *, add: bool = True) -> None:
     whole = max(len(x) // 4 * 4, 1)  # as a kernel does that works on four rows at a time
-    linear.linear_backward_weight(dy[:whole], x[:whole], dw, None)
+    linear.linear_backward_weight(dy[:whole], x[:whole], dw, None, add=add)
     if db is not None:
         db.add_(dy.sum(0))
 

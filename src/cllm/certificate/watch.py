@@ -201,7 +201,11 @@ class Watch(Frame):
         assert self.branch is not None
         return self.branch
 
-    def _linear_backward_weight(self, op: str, run: Any, dy: Tensor, x: Tensor, dw: Tensor, db: Tensor | None) -> None:
+    def _linear_backward_weight(
+        self, op: str, run: Any, dy: Tensor, x: Tensor, dw: Tensor, db: Tensor | None, *, add: bool = True
+    ) -> None:
+        if not add and dw.count_nonzero():
+            self.ledger.fault(op, "writes over a gradient that something was added to")
         self.ledger.wire(op, "dy", numpy_of(dy), numpy_of(self._incoming(op)))
         self.ledger.wire(op, "x", numpy_of(x), numpy_of(self.seen[op][0]))
         pulled: list[Interval] = []
@@ -219,7 +223,7 @@ class Watch(Frame):
         if bias and not joined:
             assert db is not None
             parts.append((bias[0], db))
-        self._gradients(op, parts, lambda: run(dy, x, dw, db), cotangents)
+        self._gradients(op, parts, lambda: run(dy, x, dw, db, add=add), cotangents)
         self.pulled[op] = [pulled[0]]
         if joined:
             self.pulled[f"{op} biases"] = list(split_rows(Interval(pulled[2].mid.T, pulled[2].radius().T), 3))

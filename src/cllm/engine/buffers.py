@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -110,8 +110,14 @@ class Flat(Mapping[str, Tensor]):
         """Store `value` under `name`."""
         self._views[name].copy_(value)
 
-    def zero_(self) -> None:
-        self.data.zero_()
+    def zero_(self, but: Container[str] = ()) -> None:
+        """Zero all tensors except `but`; what lies between those is not touched either."""
+        start = 0
+        for name, offset in self.layout.offsets.items():
+            if name in but:
+                self.data[start:offset].zero_()
+                start = offset + self._views[name].numel()
+        self.data[start:].zero_()
 
     def copy_(self, other: Flat) -> None:
         self.data.copy_(other.data)

@@ -6,7 +6,7 @@ All offer what `Flat` offers as a mapping: name → tensor, in the order of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -40,9 +40,10 @@ class Mixed(Mapping[str, Tensor]):
         """As of `Flat`; both in one part."""
         return self._part[first].between(first, last)
 
-    def zero_(self) -> None:
+    def zero_(self, but: Container[str] = ()) -> None:
+        """Zero all tensors except `but`."""
         for part in self.parts:
-            part.zero_()
+            part.zero_(but)
 
     @property
     def nbytes(self) -> int:

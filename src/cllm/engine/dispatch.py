@@ -64,7 +64,8 @@ class Kernels:
     linear_gelu_forward(x_NI o, w_FI o, b_F s, pre_NF o, post_NF o)
     linear_backward_input(dy_NO o, w_OI o, dx_NI o)
     linear_gelu_backward_input(dy_NO o, w_OF o, pre_NF o, dpre_NF o)
-    linear_backward_weight(dy_NO o, x_NI o, dw_OI s +=, db_O s | None +=)
+    linear_backward_weight(dy_NO o, x_NI o, dw_OI s +=, db_O s | None +=, *, add=True); add=False: dw is written
+    narrow_gradients: whether it also takes a bfloat16 dw, added to in float32 and rounded once
     gelu_forward(pre_NF o, post_NF o): to recompute an activation that was not kept
     attention_scratch(batch, sequence, heads, head_width, *, keys, backward, dtype o, device): an object with `bytes`
     attention_forward(qkv_N3D o, heads_ND o, lse_BHT s, scratch, *, documents_BT, dropout, bias)
@@ -107,6 +108,7 @@ class Kernels:
     add_rounded: Op
     scatter_rounded: Op
     linear_norm_forward: Op | None = None
+    narrow_gradients: bool = False
 
 
 def torch_kernels(operand: torch.dtype, activation: str = "gelu_tanh") -> Kernels:
@@ -173,6 +175,7 @@ def select(operand: torch.dtype, activation: str = "gelu_tanh", device: torch.de
         linear_backward_input=gemm.linear_backward_input,
         linear_gelu_backward_input=partial(gemm.linear_gelu_backward_input, form=activation),
         linear_backward_weight=gemm.linear_backward_weight,
+        narrow_gradients=operand == torch.bfloat16,
         gelu_forward=partial(native_gelu.gelu_forward, form=activation),
         attention_scratch=native_attention.scratch,
         attention_forward=native_attention.multihead_forward,

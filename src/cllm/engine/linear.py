@@ -40,9 +40,14 @@ def linear_backward_input(dy_NO: Tensor, w_OI: Tensor, dx_NI: Tensor) -> None:
         dx_NI.copy_(widened(dy_NO) @ widened(w_OI))
 
 
-def linear_backward_weight(dy_NO: Tensor, x_NI: Tensor, dw_OI: Tensor, db_O: Tensor | None) -> None:
-    """Accumulate dW += dYᵀ·X and db += Σ_rows dY."""
+def linear_backward_weight(
+    dy_NO: Tensor, x_NI: Tensor, dw_OI: Tensor, db_O: Tensor | None, *, add: bool = True
+) -> None:
+    """Accumulate dW += dYᵀ·X and db += Σ_rows dY. add=False: dW holds nothing yet and is written."""
     dy = widened(dy_NO)
-    dw_OI.addmm_(dy.t(), widened(x_NI))
+    if add:
+        dw_OI.addmm_(dy.t(), widened(x_NI))
+    else:
+        torch.mm(dy.t(), widened(x_NI), out=dw_OI)
     if db_O is not None:
         db_O.add_(dy.sum(dim=0))

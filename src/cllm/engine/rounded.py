@@ -38,7 +38,7 @@ class Rounding:
     """Kernels that also take bfloat16 gradients, made from kernels that add to float32 ones.
 
     linear_backward_weight, embedding_backward, add, scatter: as in a `Kernels` table.  scratch: float32, at least as
-    long as a row of any gradient; what it holds is lost.
+    long as a row of any gradient; what it holds is lost. None: `linear_backward_weight` takes bfloat16 by itself.
     """
 
     def __init__(
@@ -47,26 +47,29 @@ class Rounding:
         embedding_backward: Callable[..., None],
         add: Callable[[Tensor, Tensor], None],
         scatter: Callable[..., None],
-        scratch: Tensor,
+        scratch: Tensor | None,
     ) -> None:
-        self._linear, self._embedding, self._scratch = linear_backward_weight, embedding_backward, scratch.view(-1)
+        self._linear, self._embedding = linear_backward_weight, embedding_backward
+        self._scratch = None if scratch is None else scratch.view(-1)
         self._add, self._scatter = add, scatter
 
     def linear_backward_weight(
-        self, dy_NM: Tensor, x_NK: Tensor, dw_MK: Tensor, db_M: Tensor | None, *rest: object
+        self, dy_NM: Tensor, x_NK: Tensor, dw_MK: Tensor, db_M: Tensor | None, *, add: bool = True
     ) -> None:
-        """dw += dyᵀ·x, db += Σ dy. A bfloat16 dw a slab of rows at a time."""
-        if dw_MK.dtype != torch.bfloat16:
-            self._linear(dy_NM, x_NK, dw_MK, db_M, *rest)
+        """dw += dyᵀ·x (add=False: dw is written), db += Σ dy. A bfloat16 dw a slab of rows at a time."""
+        if dw_MK.dtype != torch.bfloat16 or self._scratch is None:
+            self._linear(dy_NM, x_NK, dw_MK, db_M, add=add)
             return
         rows, k = dw_MK.shape
         step = max(1, min(rows, self._scratch.numel() // k))
         for at in range(0, rows, step):
             part = slice(at, min(rows, at + step))
             slab = self._scratch[: (part.stop - at) * k].view(-1, k)
-            slab.zero_()
-            self._linear(dy_NM[:, part], x_NK, slab, None if db_M is None else db_M[part], *rest)
-            self._add(dw_MK[part], slab)
+            self._linear(dy_NM[:, part], x_NK, slab, None if db_M is None else db_M[part], add=False)
+            if add:
+                self._add(dw_MK[part], slab)
+            else:
+                dw_MK[part].copy_(slab)
 
     def embedding_backward(
         self,
@@ -100,8 +103,8 @@ def groups(index_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return values, starts, order
 
 
-def rounding(kernels: Kernels, scratch: Tensor) -> Kernels:
-    """The same kernels, which now also take bfloat16 gradients."""
+def rounding(kernels: Kernels, scratch: Tensor | None) -> Kernels:
+    """The same kernels, which now also take bfloat16 gradients. scratch: None where they take those of matrices."""
     k = Rounding(
         kernels.linear_backward_weight,
         kernels.embedding_backward,

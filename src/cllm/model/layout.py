@@ -9,6 +9,11 @@ MATRIX, VECTOR = "matrix", "vector"  # optimiser groups: with and without weight
 POSITIONS_MIX, SYMMETRY_BIAS = "positions.mix", "symmetry.beta"
 
 
+def hidden_matrix(name: str) -> bool:
+    """Whether the tensor is a matrix of a layer (not an embedding, position table or output matrix): Muon's."""
+    return name.partition(".")[0].isdigit() and name.rpartition(".")[2].startswith("w")
+
+
 def layout(config: ModelConfig) -> Layout:
     """The flat layout of all parameters: first the matrices (decayed), then biases, norms and positions.
 

@@ -21,7 +21,7 @@ from cllm.engine.dropout import Key
 from cllm.model.activations import RECOMPUTE, Activations
 from cllm.model.batch import Batch, Derived, derive, pad_rows
 from cllm.model.forward import Pass, Probe, forward, joined_bias, joined_qkv, mix_weights, unseen
-from cllm.model.layout import POSITIONS_MIX, SYMMETRY_BIAS
+from cllm.model.layout import POSITIONS_MIX, SYMMETRY_BIAS, hidden_matrix
 from cllm.model.model import Model
 from cllm.model.tables import CLASSES, averaged
 
@@ -136,6 +136,8 @@ class Step:
         self._logits_RV = new("logits", self.head_rows, c.vocab)
         self._loss_N, self._lse_R = new("logits", n), new("logits", self.head_rows)
         self.gradients = gradients
+        self._fresh = sink is not None  # the gradients of the matrices hold nothing yet; a sink's never do
+        self._products = frozenset([model.head, *(e.name for e in model.layout.entries if hidden_matrix(e.name))])
         if gradients:
             branch, rest = self._branch_room(sink is not None)
             if sink is not None:
@@ -166,7 +168,13 @@ class Step:
         """Forget the sums: once at the beginning of a step."""
         self.sums = Sums()
         if self.gradients:
-            self.grads.zero_()
+            self.zero_gradients()
+
+    def zero_gradients(self) -> None:
+        """Forget the gradient sums. Those that are products hold what they held until the next micro-batch, which
+        writes them: zeros would be written, and read again, for nothing."""
+        self.grads.zero_(but=self._products)
+        self._fresh = True
 
     def accumulate(self, batch: Batch, dropout: Key | None = None, probe: Probe | None = None) -> Sums:
         """Add loss, valid targets and gradient sums of one micro-batch of at most `batch` rows; returns the sums
@@ -201,6 +209,7 @@ class Step:
         if behind_loss is not None:
             behind_loss()
         self._backward(d.inputs_BT, d.positions_BT, run)
+        self._fresh = self.sink is not None
         return self._loss_N
 
     def evaluate(self, batch: Batch, model: Model | None = None) -> Evaluation:
@@ -264,7 +273,7 @@ class Step:
             k.linear_forward(n, e_VD, None, z, None)
             dz = cross_entropy.in_place(z, self.model.operand)
             k.cross_entropy(z, targets, self.label_smoothing, self._loss_N[rows], lse, dz)
-            k.linear_backward_weight(dz, n, self.grads[name], None)
+            self._product(dz, n, self.grads[name], None, add=start > 0 or not self._fresh)
             k.linear_backward_input(dz, e_VD, self._dy_ND[rows])
 
     def _backward(self, inputs_BT: Tensor, positions_BT: Tensor | None, run: Pass) -> None:
@@ -318,13 +327,13 @@ class Step:
         dy = self._branch(a.masks[1] if a.masks else None, run.dropout)
         if self.recompute in ("gelu", "norms"):
             k.gelu_forward(a.pre_NF, a.post_NF)
-        k.linear_backward_weight(dy, a.post_NF, g[f"{i}.ffn.w2"], g[f"{i}.ffn.b2"])
+        self._product(dy, a.post_NF, g[f"{i}.ffn.w2"], g[f"{i}.ffn.b2"])
         k.linear_gelu_backward_input(dy, w[f"{i}.ffn.w2"], a.pre_NF, dff)
         self._done(f"{i}.ffn.w2", f"{i}.ffn.b2")
         see(i, "ffn.gelu backward", dff)
         if self.recompute == "norms":
             k.layernorm_forward(a.mid_ND, p[f"{i}.ln2.g"], p[f"{i}.ln2.b"], a.ln2_ND, *a.ln2_stats)
-        k.linear_backward_weight(dff, a.ln2_ND, g[f"{i}.ffn.w1"], g[f"{i}.ffn.b1"])
+        self._product(dff, a.ln2_ND, g[f"{i}.ffn.w1"], g[f"{i}.ffn.b1"])
         k.linear_backward_input(dff, w[f"{i}.ffn.w1"], self._dy_ND)
         self._done(f"{i}.ffn.w1", f"{i}.ffn.b1")
         see(i, "ffn.w1 backward", self._dy_ND)
@@ -336,7 +345,7 @@ class Step:
         k, a, see, c = self.kernels, self.acts.layers[i], run.see, self.model.config
         p, w, g = self.model.params, self.model.operands, self.grads
         dy = self._branch(a.masks[0] if a.masks else None, run.dropout)
-        k.linear_backward_weight(dy, a.heads_ND, g[f"{i}.attn.wo"], g[f"{i}.attn.bo"])
+        self._product(dy, a.heads_ND, g[f"{i}.attn.wo"], g[f"{i}.attn.bo"])
         k.linear_backward_input(dy, w[f"{i}.attn.wo"], self._dheads_ND)
         self._average(f"{i}.attn.wo")
         self._done(f"{i}.attn.wo", f"{i}.attn.bo")
@@ -357,7 +366,7 @@ class Step:
         see(i, "attn backward", self._dqkv_N3D)
         if self.recompute == "norms":
             k.layernorm_forward(a.x_ND, p[f"{i}.ln1.g"], p[f"{i}.ln1.b"], a.ln1_ND, *a.ln1_stats)
-        k.linear_backward_weight(self._dqkv_N3D, a.ln1_ND, joined_qkv(g, i), joined_bias(g, i))
+        self._product(self._dqkv_N3D, a.ln1_ND, joined_qkv(g, i), joined_bias(g, i))
         if c.positions != "rope":
             # the key bias shifts all scores of a query alike: its gradient is exactly 0, and not the rounding of a sum
             g[f"{i}.attn.bk"].zero_()
@@ -367,6 +376,10 @@ class Step:
         see(i, "attn.qkv backward", self._dy_ND)
         self._norm_backward(i, "ln1", a.x_ND, a.ln1_stats)
         see(i, "ln1 backward", self._dx_ND)
+
+    def _product(self, dy: Tensor, x: Tensor, dw: Tensor, db: Tensor | None, add: bool | None = None) -> None:
+        """dW of a linear map: added to what is there, or written where nothing is."""
+        self.kernels.linear_backward_weight(dy, x, dw, db, add=not self._fresh if add is None else add)
 
     def _norm_backward(self, i: int, name: str, x_ND: Tensor, stats: tuple[Tensor, Tensor]) -> None:
         p, g, key = self.model.params, self.grads, f"{i}.{name}"

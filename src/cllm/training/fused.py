@@ -19,9 +19,9 @@ from torch import Tensor
 from cllm.engine.buffers import Entry, Flat, Layout
 from cllm.engine.compact import Mixed, Shared
 from cllm.engine.dispatch import Kernels
-from cllm.model.layout import MATRIX
+from cllm.model.layout import MATRIX, hidden_matrix
 from cllm.model.step import Sums
-from cllm.training.groups import hidden_matrix, rules
+from cllm.training.groups import rules
 from cllm.training.optimiser import update_tensor
 from cllm.training.state import State
 
@@ -40,7 +40,6 @@ class Fused:
         self.takes = frozenset(entry.name for entry in layout.entries if entry.group == MATRIX)
         self.done: set[str] = set()
         self._halted = False
-        self._shared: Tensor | None = None
 
     def arm(self, lr: float) -> None:
         """The rate of the next step."""
@@ -72,21 +71,17 @@ class Fused:
         if room.numel() < most:
             own.append(Flat(max(layouts, key=lambda each: each.total), torch.float32, device))
             room = own[-1].data
-        self._shared = room[:most]
         turns += [Flat(each, torch.float32, device, room=room) for each in layouts]
         self._gradients = Shared(layout, [vectors, *turns], own)
         return self._gradients
 
     def begin(self, sums: Sums) -> None:
         """The logits are used up. A loss that is not finite: no update."""
-        assert self._shared is not None
-        self._shared.zero_()
         self._scale = 1.0 / max(sums.valid, 1)
         self._halted = self._halted or not math.isfinite(sums.loss)
 
     def complete(self, *names: str) -> None:
         """Update the matrices among these tensors."""
-        assert self._shared is not None
         found = rules(self._state.config, self._state.model.layout)
         matrices = [name for name in names if name in self.takes]
         for name in matrices:
@@ -99,7 +94,5 @@ class Fused:
                 self.squares += square
                 update_tensor(self._state, self._kernels, name, found[name], gradient, self._lr, self._scale)
                 self.done.add(name)
-        if any(hidden_matrix(name) for name in matrices):
-            self._shared.zero_()
-        elif "head.w" in matrices:
+        if "head.w" in matrices:  # where it was is now the embedding's, which is added to
             self._gradients["tok"].zero_()

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from cllm.config import Config, OptimConfig
 from cllm.engine.buffers import Layout
 from cllm.errors import ConfigError, closest
-from cllm.model.layout import MATRIX
+from cllm.model.layout import MATRIX, hidden_matrix
 
 # worked out once for the layout of a model and its settings
 _RULES: WeakKeyDictionary[Layout, tuple[OptimConfig, dict[str, Rule]]] = WeakKeyDictionary()
@@ -34,11 +34,6 @@ class Run:
 
     names: tuple[str, ...]
     rule: Rule
-
-
-def hidden_matrix(name: str) -> bool:
-    """Whether the tensor is a matrix of a layer (not an embedding, position table or output matrix): Muon's."""
-    return name.partition(".")[0].isdigit() and name.rpartition(".")[2].startswith("w")
 
 
 def rules(config: Config, layout: Layout) -> dict[str, Rule]:

@@ -156,12 +156,13 @@ def make_step(
             vectors = Flat(model.layout.only(lambda entry: entry.group != MATRIX), torch.float32, model.device)
             grads = Mixed(model.layout, (matrices, vectors))
         if sink is not None or wide == torch.bfloat16:
-            matrix = max(
-                (entry for entry in model.layout.entries if entry.group == MATRIX), key=lambda entry: entry.size
-            )
-            scratch = torch.empty(
-                min(max(SLAB, matrix.shape[1]), matrix.size), dtype=torch.float32, device=model.device
-            )
+            if not kernels.narrow_gradients:
+                matrix = max(
+                    (entry for entry in model.layout.entries if entry.group == MATRIX), key=lambda entry: entry.size
+                )
+                scratch = torch.empty(
+                    min(max(SLAB, matrix.shape[1]), matrix.size), dtype=torch.float32, device=model.device
+                )
             kernels = rounding(kernels, scratch)
     step = Step(
         model,

@@ -18,9 +18,9 @@ from cllm.engine.compact import EightBit
 from cllm.engine.moments import BLOCK, blocks
 from cllm.engine.precision import accumulation
 from cllm.errors import CorruptError
+from cllm.model.layout import hidden_matrix
 from cllm.model.model import Model, Weights
 from cllm.training.distributed.buckets import Shard
-from cllm.training.groups import hidden_matrix
 
 Moment = Flat | EightBit
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16}

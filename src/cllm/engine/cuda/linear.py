@@ -92,8 +92,12 @@ def linear_backward_input(dy_NO: Tensor, w_OI: Tensor, dx_NI: Tensor) -> None:
         dx_NI.copy_(wide_product(dy_NO, w_OI))
 
 
-def linear_backward_weight(dy_NO: Tensor, x_NI: Tensor, dw_OI: Tensor, db_O: Tensor | None) -> None:
-    """Accumulate dW += dYᵀ·X and db += Σ_rows dY."""
+def linear_backward_weight(
+    dy_NO: Tensor, x_NI: Tensor, dw_OI: Tensor, db_O: Tensor | None, *, add: bool = True
+) -> None:
+    """Accumulate dW += dYᵀ·X and db += Σ_rows dY. add=False: dW holds nothing yet and is written."""
+    if not add:
+        dw_OI.zero_()
     add_product(dw_OI, dy_NO.t(), x_NI, dw_OI)
     if db_O is not None:
         db_O.add_(torch.sum(dy_NO, dim=0, dtype=accumulation(dy_NO.dtype)))

@@ -29,7 +29,7 @@ _ARGUMENTS = {
     "linear_gelu_forward": [*_SIZES, *_MATRIX * 2, POINTER, *_MATRIX * 2, INT, POINTER],
     "linear_backward_input": [*_SIZES, *_MATRIX * 3, POINTER],
     "linear_gelu_backward_input": [*_SIZES, *_MATRIX * 4, INT, POINTER],
-    "linear_backward_weight": [*_SIZES, *_MATRIX * 3, POINTER, POINTER],
+    "linear_backward_weight": [*_SIZES, *_MATRIX * 3, POINTER, INT, POINTER],
 }
 _NAMES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 
@@ -222,19 +222,28 @@ def linear_gelu_backward_input(
 
 
 def linear_backward_weight(
-    dy_NM: Tensor, x_NK: Tensor, dw_MK: Tensor, db_M: Tensor | None = None, *, workspace: Workspace | None = None
+    dy_NM: Tensor,
+    x_NK: Tensor,
+    dw_MK: Tensor,
+    db_M: Tensor | None = None,
+    *,
+    add: bool = True,
+    workspace: Workspace | None = None,
 ) -> None:
-    """dw += dyᵀ·x, db += Σ_rows dy. dw, db: acc."""
+    """dw += dyᵀ·x (add=False: dw is written, whatever it held), db += Σ_rows dy. db: acc; dw: acc, or
+    bfloat16 for bfloat16 operands, rounded once."""
     if dy_NM.ndim != 2 or x_NK.ndim != 2 or dy_NM.dtype not in SUFFIX:
         raise ValueError(f"native kernel: linear_backward_weight: expected matrices, got {dy_NM.shape}, {x_NK.shape}")
     (n, m), k, op = dy_NM.shape, x_NK.shape[1], dy_NM.dtype
     suffix, acc = SUFFIX[op], accumulator(op)
+    narrow = op == dw_MK.dtype == torch.bfloat16
     space = workspace or _workspace()
-    kernel = space._kernel("linear_backward_weight", suffix)
+    kernel = space._kernel("linear_backward_weight", "bf16_bf16" if narrow else suffix)
     kernel(
         n, m, k,
-        *_matrix(dy_NM, "dy", n, m, op), *_matrix(x_NK, "x", n, k, op), *_matrix(dw_MK, "dw", m, k, acc),
-        _vector(db_M, "db", m, acc), space._scratch(suffix, m, k, n),
+        *_matrix(dy_NM, "dy", n, m, op), *_matrix(x_NK, "x", n, k, op),
+        *_matrix(dw_MK, "dw", m, k, op if narrow else acc),
+        _vector(db_M, "db", m, acc), add, space._scratch(suffix, m, k, n),
     )  # fmt: skip
 
 

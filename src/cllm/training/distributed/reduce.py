@@ -110,7 +110,7 @@ class Reducer:
         self._round, self._last, self._next = self._round + 1, last, 0
         self._missing = [set(bucket.names) for bucket in self.plan.buckets]
         if self._round and self._apart:
-            self.step.grads.zero_()
+            self.step.zero_gradients()
 
     def complete(self, *names: str) -> None:
         """The gradients of these tensors are complete in this micro-batch."""

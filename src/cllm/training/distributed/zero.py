@@ -15,11 +15,11 @@ from torch import Tensor
 
 from cllm.engine.buffers import Flat, Layout
 from cllm.engine.compact import Shared
+from cllm.model.layout import hidden_matrix
 from cllm.training.distributed.buckets import Part, Plan
 from cllm.training.distributed.group import Group
 from cllm.training.distributed.reduce import Parcel, Reducer, spread_room
 from cllm.training.distributed.tree import Node, Pushed, depth
-from cllm.training.groups import hidden_matrix
 
 TURNS = 2
 OWN = "gradients of own pieces"
@@ -68,6 +68,8 @@ class Passing(Reducer):
         while self._flight:  # what is on its way is still read
             self._advance()
         super().begin(last=last)
+        for index in self._turning[:TURNS]:
+            self._view(index).zero_()  # what lies between the matrices travels, too
 
     @property
     def _apart(self) -> bool:

@@ -45,15 +45,16 @@ template <class A, class O> struct Write {
   }
 };
 
-// out += sum
-template <class A> struct Add {
-  A* out;
+// out = sum, or out += sum. Where out was 0 both give the same number.
+template <bool add, class A, class O> struct Sum {
+  O* out;
   int64_t ldo;
   void expect(int64_t i, int64_t j, int rows, int columns) const { prefetch(out + i * ldo + j, ldo, rows, columns); }
   void operator()(int64_t i, int64_t j, int rows, int columns, const A* tile, int ld) const {
     each_vector<A>(rows, columns, [&](int r, int c, int n) {
-      A* const to = out + (i + r) * ldo + j + c;
-      store(to, load(to, n) + load(tile + r * ld + c), n);
+      O* const to = out + (i + r) * ldo + j + c;
+      const vec<A> before = add ? load(to, n) : vec<A>{};
+      store(to, before + load(tile + r * ld + c), n);
     });
   }
 };
@@ -125,10 +126,12 @@ void gelu_backward_input(int64_t n, int64_t m, int64_t k, const T* dy, int64_t l
   else gemm<T>(n, k, m, {dy, ldy, false}, {w, ldw, false}, WriteSlope<Gelu::tanh, T>{pre, dpre, ldp, ldo}, workspace);
 }
 
-template <class T>
-void backward_weight(int64_t n, int64_t m, int64_t k, const T* dy, int64_t ldy, const T* x, int64_t ldx, acc_t<T>* dw,
-                 int64_t ldw, acc_t<T>* db, char* workspace) {
-  gemm<T>(m, k, n, {dy, ldy, true}, {x, ldx, false}, Add<acc_t<T>>{dw, ldw}, workspace, db);
+template <class T, class O>
+void backward_weight(int64_t n, int64_t m, int64_t k, const T* dy, int64_t ldy, const T* x, int64_t ldx, O* dw,
+                 int64_t ldw, acc_t<T>* db, int64_t add, char* workspace) {
+  const Matrix<T> a{dy, ldy, true}, b{x, ldx, false};
+  if (add) gemm<T>(m, k, n, a, b, Sum<true, acc_t<T>, O>{dw, ldw}, workspace, db);
+  else gemm<T>(m, k, n, a, b, Sum<false, acc_t<T>, O>{dw, ldw}, workspace, db);
 }
 
 }  // namespace cllm
@@ -158,8 +161,8 @@ void backward_weight(int64_t n, int64_t m, int64_t k, const T* dy, int64_t ldy, 
     cllm::gelu_backward_input<T>(n, m, k, dy, ldy, w, ldw, pre, ldp, dpre, ldo, erf, workspace);                     \
   }                                                                                          \
   CLLM_API void linear_backward_weight_##suffix(int64_t n, int64_t m, int64_t k, const T* dy, int64_t ldy, const T* x,     \
-                                    int64_t ldx, A* dw, int64_t ldw, A* db, char* workspace) {             \
-    cllm::backward_weight<T>(n, m, k, dy, ldy, x, ldx, dw, ldw, db, workspace);                                  \
+                                    int64_t ldx, A* dw, int64_t ldw, A* db, int64_t add, char* workspace) {     \
+    cllm::backward_weight<T, A>(n, m, k, dy, ldy, x, ldx, dw, ldw, db, add, workspace);                              \
   }
 
 CLLM_LINEAR(f32, float, float)
@@ -174,4 +177,9 @@ CLLM_API void linear_forward_bf16_f32(int64_t n, int64_t m, int64_t k, const cll
 CLLM_API void linear_backward_input_bf16_f32(int64_t n, int64_t m, int64_t k, const cllm::bf16* dy, int64_t ldy,
                                    const cllm::bf16* w, int64_t ldw, float* dx, int64_t ldx, char* workspace) {
   cllm::backward_input<cllm::bf16, float>(n, m, k, dy, ldy, w, ldw, dx, ldx, workspace);
+}
+CLLM_API void linear_backward_weight_bf16_bf16(int64_t n, int64_t m, int64_t k, const cllm::bf16* dy, int64_t ldy,
+                                     const cllm::bf16* x, int64_t ldx, cllm::bf16* dw, int64_t ldw, float* db,
+                                     int64_t add, char* workspace) {
+  cllm::backward_weight<cllm::bf16, cllm::bf16>(n, m, k, dy, ldy, x, ldx, dw, ldw, db, add, workspace);
 }
