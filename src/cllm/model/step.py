@@ -25,7 +25,8 @@ from cllm.model.layout import POSITIONS_MIX, SYMMETRY_BIAS, hidden_matrix
 from cllm.model.model import Model
 from cllm.model.tables import CLASSES, averaged
 
-HEAD_ROWS = 512  # rows of logits that exist at a time
+# Rows of logits that exist at a time: packing the output matrix for each block of them costs time, they cost memory.
+HEAD_ROWS, FEW_HEAD_ROWS = 2048, 512
 
 
 def _aligned(elements: int) -> int:
@@ -95,7 +96,8 @@ class Step:
     model: its parameters are read, never written here.  batch, sequence: rows of a micro-batch and tokens a row.
     label_smoothing, document_mask, recompute: as in the run file.  gradients: False for a step that only evaluates.
     grads: the buffers to use for them (default: float32, or float64).  sink: brings its own, and is told when each
-    gradient is complete.  The attribute `reducer` is told, too, while it is set.
+    gradient is complete.  head_rows: rows of logits that exist at a time (default: 2048; without gradients 512).
+    The attribute `reducer` is told of complete gradients, too, while it is set.
 
     >>> from cllm.config import load
     >>> config = load(preset="nano")
@@ -119,6 +121,7 @@ class Step:
         kernels: Kernels | None = None,
         grads: Flat | Mixed | None = None,
         sink: Sink | None = None,
+        head_rows: int | None = None,
     ) -> None:
         c = model.config
         if sequence > c.context:
@@ -132,7 +135,7 @@ class Step:
         self.sums = Sums()
         self.acts = acts = Activations(model, self.kernels, batch, sequence, keep=gradients, recompute=recompute)
         new, n, operand = acts.arena.new, batch * sequence, model.operand
-        self.head_rows = min(n, HEAD_ROWS)
+        self.head_rows = min(n, head_rows or (HEAD_ROWS if gradients else FEW_HEAD_ROWS))
         self._logits_RV = new("logits", self.head_rows, c.vocab)
         self._loss_N, self._lse_R = new("logits", n), new("logits", self.head_rows)
         self.gradients = gradients

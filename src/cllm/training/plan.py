@@ -23,7 +23,7 @@ from cllm.engine.rounded import SLAB, rounding
 from cllm.errors import ConfigError
 from cllm.model.batch import Batch
 from cllm.model.layout import MATRIX, flops_per_token
-from cllm.model.step import Step
+from cllm.model.step import FEW_HEAD_ROWS, HEAD_ROWS, Step
 from cllm.training.fused import Fused
 from cllm.training.optimiser import gradient_norm, update
 from cllm.training.schedule import Schedule
@@ -174,6 +174,7 @@ def make_step(
         kernels=kernels,
         grads=grads,
         sink=sink,
+        head_rows=HEAD_ROWS if c.memory == "standard" else FEW_HEAD_ROWS,
     )
     if model.device.type != "meta":
         return_memory()
