@@ -135,16 +135,22 @@ class Launch:
 
     def wait(self) -> Ended:
         """Its end; one that does not end is killed, and the trial fails."""
-        try:
-            code = self.process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            code = -1
-        for pid in family(self.process.pid) if code == -1 else ():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        told = self.told + ("\n(it hung)" if code == -1 else "")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(PATIENCE_S)
+        ended = self.end()
+        return ended if ended.code != -1 else Ended(-1, "")
+
+    def end(self) -> Ended:
+        """Now; what still runs is killed."""
+        code = self.process.poll()
+        if code is None:
+            for pid in family(self.process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self.process.wait()
+        told = self.told
         self._told.unlink(missing_ok=True)
-        return Ended(code, told if code != -1 else "")
+        return Ended(-1 if code is None else code, told)
 
 
 # ----------------------------------------------------------------------------------------- killed, and stopped
@@ -245,76 +251,4 @@ def full_disk(lab: Lab, trials: int, seed: int = 0) -> Row:
             ended = launch.wait()
             filler.unlink()
             lab.judge(row, run, ended, f"disk full after {wait_s:.2f} s", told=r"no space left")
-    return row
-
-
-# --------------------------------------------------------------------------------------------------- network
-
-
-class Hosts:
-    """Two network namespaces with an address each and a cable between them."""
-
-    ADDRESSES = ("10.231.7.1", "10.231.7.2")
-
-    def __init__(self) -> None:
-        self.names = [f"cllm{os.getpid()}{side}" for side in "ab"]
-
-    def __enter__(self) -> Hosts:
-        a, b = self.names
-        for words in (
-            f"netns add {a}", f"netns add {b}",
-            f"-n {a} link add wire type veth peer name wire netns {b}",
-        ):  # fmt: skip
-            self._ip(words)
-        for name, address in zip(self.names, self.ADDRESSES, strict=True):
-            self._ip(f"-n {name} address add {address}/24 dev wire")
-            self._ip(f"-n {name} link set wire up")
-            self._ip(f"-n {name} link set lo up")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for name in self.names:
-            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
-
-    def cable(self, up: bool) -> None:
-        """Plug it in or out."""
-        self._ip(f"-n {self.names[0]} link set wire {'up' if up else 'down'}")
-
-    def _ip(self, words: str) -> None:
-        subprocess.run(["ip", *words.split()], check=True, capture_output=True)
-
-    def launch(self, lab: Lab, run: Path, *, ranks_each: int = 1, timeout_s: float = 60.0) -> list[Launch]:
-        """torchrun on both hosts, as its manual says it."""
-        found = []
-        for node, name in enumerate(self.names):
-            torchrun = [
-                sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--nproc-per-node={ranks_each}",
-                f"--node-rank={node}", "--max-restarts=0", "--rdzv-id=faults", "--rdzv-backend=c10d",
-                f"--rdzv-endpoint={self.ADDRESSES[0]}:29600", f"--local-addr={self.ADDRESSES[node]}",
-                f"--rdzv-conf=is_host={int(node == 0)},join_timeout=60,close_timeout=5,timeout=30", "-m", "cllm",
-            ]  # fmt: skip
-            inside = ["ip", "netns", "exec", name, "env", "GLOO_SOCKET_IFNAME=wire"]
-            found.append(Launch([*inside, *torchrun, *lab.command(run, timeout_s=timeout_s)], lab.folder))
-        return found
-
-
-def cut(lab: Lab, trials: int, seed: int = 0) -> Row:
-    """Two hosts (network namespaces), the cable out at a random moment: for a second, or for good."""
-    row, draw = Row("the network between two hosts cut, for a second or for good"), random.Random(seed)
-    for trial in range(trials):
-        run, wait_s, for_good = lab.new(), draw.uniform(0, lab.seconds), trial % 2 == 1
-        with Hosts() as hosts:
-            launches = hosts.launch(lab, run, timeout_s=6.0 if for_good else 60.0)
-            launches[0].until(run / "run.toml")
-            time.sleep(wait_s)
-            hosts.cable(up=False)
-            if not for_good:
-                time.sleep(1)
-                hosts.cable(up=True)
-            ends = [launch.wait() for launch in launches]
-        worst = max(ends, key=lambda ended: ended.code != 0)
-        if run.joinpath("checkpoints", f"step-{STEPS:08d}").exists() and ends[0].code == 0:
-            worst = ends[0]  # it was over before
-        told = Ended(worst.code, "\n".join(ended.told for ended in ends))
-        lab.judge(row, run, told, f"cable out after {wait_s:.2f} s {'for good' if for_good else 'for 1 s'}")
     return row

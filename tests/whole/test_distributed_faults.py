@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from whole import distributed_faults as faults
+from whole import distributed_faults_hosts as hosts
 
 RESULT = Path(__file__).parents[2] / "benchmarks" / "distributed-faults.json"
 MAY = faults.may_mount()
@@ -28,14 +29,19 @@ def test_a_killed_rank_sample(lab: Any) -> None:
     sound(faults.killed(lab, 1))
 
 
+def test_a_killed_rank_of_two_agents_sample(lab: Any) -> None:
+    sound(hosts.killed_here(lab, 1, seed=2))
+
+
 TABLE = {
     "killed": lambda lab: faults.killed(lab, 20, seed=1),
     "launcher killed": lambda lab: faults.launcher_killed(lab, 5, seed=1),
     "slow": lambda lab: faults.slow(lab, 6, seed=1),
     "full disk": lambda lab: faults.full_disk(lab, 6, seed=1),
-    "cut": lambda lab: faults.cut(lab, 2, seed=1),
+    "killed on one host": lambda lab: hosts.killed_on_hosts(lab, 6, seed=1),
+    "cut": lambda lab: hosts.cut(lab, 6, seed=1),
 }
-NEEDS_ROOT = ("full disk", "cut")
+NEEDS_ROOT = ("full disk", "killed on one host", "cut")
 
 
 @pytest.mark.prove
@@ -56,7 +62,7 @@ def test_the_page_shows_the_table() -> None:
     """docs/distributed.md quotes benchmarks/distributed-faults.json: every row of it, as it is."""
     page = (RESULT.parents[1] / "docs" / "distributed.md").read_text(encoding="utf-8")
     rows = json.loads(RESULT.read_text())["rows"]
-    assert rows and rows.keys() <= TABLE.keys()
+    assert rows.keys() == TABLE.keys()
     for row in rows.values():
         line = f"| {row['fault']} | {row['trials']:,} | {row['equal']:,} | {row['said']:,} | {row['silent']} |"
         assert line in page, line

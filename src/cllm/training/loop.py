@@ -321,14 +321,17 @@ class Loop:
     def _save_now(self, *, best: bool = False) -> None:
         """Save this state and wait until it is durable, on all ranks. Raises RunError when it cannot be."""
         failed: RunError | None = None
-        try:
-            self._save(best=best)
-        except RunError as error:
-            failed = error
+        if self.state.shard is not None:  # with the pieces of all
+            try:
+                self._save(best=best)
+            except RunError as error:
+                failed = error
 
         def durable() -> None:
             if failed is not None:
                 raise failed
+            if self.state.shard is None:
+                self._save(best=best)
             self._saved(self._saver.wait())
 
         self.group.lead(durable)

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import socket
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,13 +23,15 @@ import torch
 from torch import Tensor
 
 from cllm.errors import ConfigError, RunError
+from cllm.training.distributed.meeting import meet
 
 T = TypeVar("T")
 NONE, GLOO, NCCL = "none", "gloo", "nccl"
 TIMEOUT_S = 600.0
 """How long a rank waits for the others in one exchange before it gives up."""
-PATIENCE = timedelta(days=7)
-"""The same where rank 0 works alone for as long as it takes, as in preparing text. A rank that dies ends it at once."""
+BEAT_S = 10.0
+"""How often, at least, rank 0 says that it is still at work while the others wait for as long as it takes."""
+STILL = -1
 
 
 class PeerLost(RunError):
@@ -45,7 +48,7 @@ class Group:
 
     rank: 0 … size − 1.  local_rank: that of this machine.  backend: "none" (alone), "gloo" or "nccl" (CUDA tensors; CPU
     tensors always go by gloo).  launch: a name that the ranks of one launch share, and keep when torchrun starts them
-    again.  Rank 0 is the one that writes: files, events, the terminal.
+    again.  beat_s: see `BEAT_S`.  Rank 0 is the one that writes: files, events, the terminal.
     """
 
     rank: int = 0
@@ -53,7 +56,7 @@ class Group:
     local_rank: int = 0
     backend: str = NONE
     launch: str = ""
-    patient: Any = field(default=None, repr=False)  # the same ranks, for waits of any length
+    beat_s: float = field(default=BEAT_S, compare=False)
 
     @classmethod
     def alone(cls) -> Group:
@@ -85,14 +88,11 @@ class Group:
             torch.cuda.set_device(local_rank)
         with _named(rank, size, f"could not meet the others at {_meeting_place()}"):
             patience = timedelta(seconds=timeout_s)
-            store, used = _store(rank, size, patience)
+            store = _store(rank, size, patience)
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if cuda else "gloo", rank=rank, world_size=size, timeout=patience, store=store
             )
-            if rank == 0:
-                used()
-            patient = dist.new_group(timeout=PATIENCE, backend="gloo")
-        return cls(rank, size, local_rank, backend, _launch(), patient)
+        return cls(rank, size, local_rank, backend, _launch(), min(BEAT_S, timeout_s / 4))
 
     @property
     def local_size(self) -> int:
@@ -156,7 +156,7 @@ class Group:
         return [json.loads(bytes(part[:n].tolist())) for part, n in zip(out, lengths, strict=True)]
 
     def agree(self, value: Any) -> Any:
-        """Rank 0's JSON-able value, on all ranks, however long it takes. What the others pass is not looked at."""
+        """Rank 0's JSON-able value, on all ranks. What the others pass is not looked at."""
         if self.size == 1:
             return value
         import torch.distributed as dist
@@ -164,21 +164,27 @@ class Group:
         text = json.dumps(value).encode() if self.first else b""
         length = torch.tensor([len(text)])
         with self.lost("waiting for rank 0"):
-            dist.broadcast(length, 0, group=self.patient)
+            dist.broadcast(length, 0)
+            while not self.first and int(length) == STILL:
+                dist.broadcast(length, 0)
             buffer = torch.zeros(int(length), dtype=torch.uint8)
             if self.first:
                 buffer.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
-            dist.broadcast(buffer, 0, group=self.patient)
+            dist.broadcast(buffer, 0)
         return json.loads(bytes(buffer.tolist()))
 
     def lead(self, work: Callable[[], T]) -> T | None:
-        """Rank 0 does `work`, the others wait: its result there, None on the others. If it fails it fails on all
-        ranks: with its own error on rank 0, with SaidElsewhere on the others."""
+        """Rank 0 does `work`, which must exchange nothing, and the others wait, however long it takes: its result
+        there, None on the others. If it fails it fails on all ranks: with its own error on rank 0, with SaidElsewhere
+        on the others."""
         if self.size == 1:
             return work()
         said: str | None = None
         try:
-            return work() if self.first else None
+            if not self.first:
+                return None
+            with self._beating():
+                return work()
         except BaseException as error:
             said = f"{type(error).__name__}: {error}"
             raise
@@ -186,6 +192,26 @@ class Group:
             found = self.agree(said)
             if found is not None and not self.first:
                 self.end_with(f"rank 0 stopped: {found}")
+
+    @contextmanager
+    def _beating(self) -> Iterator[None]:
+        """Rank 0 is at work, and says so to the others, who wait in `agree`: silence is a cut network, not work."""
+        import torch.distributed as dist
+
+        over = threading.Event()
+
+        def beat() -> None:
+            with contextlib.suppress(PeerLost), self.lost("waiting for rank 0"):  # what comes behind the work says it
+                while not over.wait(self.beat_s):
+                    dist.broadcast(torch.tensor([STILL]), 0)
+
+        beating = threading.Thread(target=beat, name="cllm beat", daemon=True)
+        beating.start()
+        try:
+            yield
+        finally:
+            over.set()
+            beating.join()
 
     def each(self, work: Callable[[], T]) -> T:
         """Every rank does `work`; when one fails, all do: it with its own error, the others with SaidElsewhere."""
@@ -235,7 +261,7 @@ class Group:
 def _named(rank: int, size: int, what: str) -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # torch's own are subclasses: DistError and its kin
+    except (RuntimeError, TimeoutError) as error:  # torch's own are subclasses: DistError and its kin
         said = _said(error)
         if "EADDRINUSE" in str(error):
             raise ConfigError(
@@ -261,20 +287,14 @@ def _number(name: str) -> int:
     return int(text)
 
 
-def _store(rank: int, size: int, patience: timedelta) -> tuple[Any, Callable[[], object]]:
-    """Where the ranks leave their addresses; and what rank 0 calls when it has been used.
-
-    torchrun's agent keeps one store for all its starts of the ranks, so a rank could read the address of a dead one.
-    Each start gets keys of its own: by torchrun's count of restarts, by size (a start with more machines does not
-    count), and by a number of our own that goes up when all ranks have met.
-    """
+def _store(rank: int, size: int, patience: timedelta) -> Any:
+    """Where the ranks of this start leave their addresses: a part of the launch's store that no other start uses."""
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
     store, _, _ = next(rendezvous("env://", rank, size, timeout=patience))
-    start = f"cllm/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{size}"
-    number = store.add(start, 0)
-    return PrefixStore(f"{start}/{number}", store), lambda: store.add(start, 1)
+    name = meet(PrefixStore(f"cllm/{size}", store), rank, size, patience.total_seconds())
+    return PrefixStore(f"cllm/{size}/{name}", store)
 
 
 def _launch() -> str:
