@@ -201,9 +201,10 @@ def test_a_written_weight_gradient_is_one_added_to_zeros(level, dtype, n, i, o):
     added, written = torch.zeros(o, i, dtype=d.sums), torch.full((o, i), torch.nan, dtype=d.sums)
     db, again = torch.zeros(o, dtype=d.sums), torch.zeros(o, dtype=d.sums)
     gemm.linear_backward_weight(dy, x, added, db)
-    gemm.linear_backward_weight(dy, x, written, again, add=False)
-    assert torch.equal(added, written)
-    assert torch.equal(db, again)
+    for soon in (True, False):
+        gemm.linear_backward_weight(dy, x, written.fill_(torch.nan), again.zero_(), add=False, soon=soon)
+        assert torch.equal(added, written)
+        assert torch.equal(db, again)
     if dtype == torch.bfloat16:
         narrow, total = torch.full((o, i), torch.nan, dtype=dtype), start.to(dtype)
         gemm.linear_backward_weight(dy, x, narrow, None, add=False)

@@ -65,7 +65,8 @@ class Kernels:
     linear_backward_input(dy_NO o, w_OI o, dx_NI o)
     linear_gelu_backward_input(dy_NO o, w_OF o, pre_NF o, dpre_NF o)
     linear_backward_weight(dy_NO o, x_NI o, dw_OI s +=, db_O s | None +=, *, add=True); add=False: dw is written
-    narrow_gradients: whether it also takes a bfloat16 dw, added to in float32 and rounded once
+    narrow_gradients: whether it also takes a bfloat16 dw, added to in float32 and rounded once, and soon=True where dw
+        is read at once
     gelu_forward(pre_NF o, post_NF o): to recompute an activation that was not kept
     attention_scratch(batch, sequence, heads, head_width, *, keys, backward, dtype o, device): an object with `bytes`
     attention_forward(qkv_N3D o, heads_ND o, lse_BHT s, scratch, *, documents_BT, dropout, bias)

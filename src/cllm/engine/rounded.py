@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -106,7 +107,7 @@ def groups(index_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def rounding(kernels: Kernels, scratch: Tensor | None) -> Kernels:
     """The same kernels, which now also take bfloat16 gradients. scratch: None where they take those of matrices."""
     k = Rounding(
-        kernels.linear_backward_weight,
+        partial(kernels.linear_backward_weight, soon=True) if scratch is None else kernels.linear_backward_weight,
         kernels.embedding_backward,
         kernels.add_rounded,
         kernels.scatter_rounded,

@@ -31,6 +31,7 @@ _ARGUMENTS = {
     "linear_gelu_backward_input": [*_SIZES, *_MATRIX * 4, INT, POINTER],
     "linear_backward_weight": [*_SIZES, *_MATRIX * 3, POINTER, INT, POINTER],
 }
+_ADDED, _WRITTEN, _WRITTEN_PAST_CACHES = range(3)  # as in gemm.cpp
 _NAMES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16"}
 
 
@@ -228,22 +229,24 @@ def linear_backward_weight(
     db_M: Tensor | None = None,
     *,
     add: bool = True,
+    soon: bool = False,
     workspace: Workspace | None = None,
 ) -> None:
-    """dw += dyᵀ·x (add=False: dw is written, whatever it held), db += Σ_rows dy. db: acc; dw: acc, or
-    bfloat16 for bfloat16 operands, rounded once."""
+    """dw += dyᵀ·x (add=False: dw is written, whatever it held), db += Σ_rows dy. db: acc; dw: acc, or bfloat16 for
+    bfloat16 operands, rounded once. soon: dw is read at once; otherwise a written one is stored past the caches."""
     if dy_NM.ndim != 2 or x_NK.ndim != 2 or dy_NM.dtype not in SUFFIX:
         raise ValueError(f"native kernel: linear_backward_weight: expected matrices, got {dy_NM.shape}, {x_NK.shape}")
     (n, m), k, op = dy_NM.shape, x_NK.shape[1], dy_NM.dtype
     suffix, acc = SUFFIX[op], accumulator(op)
     narrow = op == dw_MK.dtype == torch.bfloat16
+    into = _ADDED if add else _WRITTEN if soon else _WRITTEN_PAST_CACHES
     space = workspace or _workspace()
     kernel = space._kernel("linear_backward_weight", "bf16_bf16" if narrow else suffix)
     kernel(
         n, m, k,
         *_matrix(dy_NM, "dy", n, m, op), *_matrix(x_NK, "x", n, k, op),
         *_matrix(dw_MK, "dw", m, k, op if narrow else acc),
-        _vector(db_M, "db", m, acc), add, space._scratch(suffix, m, k, n),
+        _vector(db_M, "db", m, acc), into, space._scratch(suffix, m, k, n),
     )  # fmt: skip
 
 

@@ -25,14 +25,23 @@ template <class T> inline void prefetch(const T* from, int64_t ld, int rows, int
   }
 }
 
+// How a result is stored: into the caches, or past them when it is not looked at soon.
+enum class Store { near, past };
+template <Store where, class A, class O> inline void store_at(O* to, vec<A> v, int n) {
+  if constexpr (where == Store::past && std::is_same_v<O, A>) {
+    if (n == LANES<A>) return store_past(to, v);
+  }
+  store(to, v, n);
+}
+
 // out = sum [+ b] [+ residual]
-template <class A, class O> struct Write {
+template <Store where, class A, class O> struct Write {
   O* out;
   int64_t ldo;
   const A *b, *residual;
   int64_t ldr;
   void expect(int64_t i, int64_t j, int rows, int columns) const {
-    prefetch(out + i * ldo + j, ldo, rows, columns);
+    if (where == Store::near) prefetch(out + i * ldo + j, ldo, rows, columns);
     if (residual && static_cast<const void*>(residual) != out) prefetch(residual + i * ldr + j, ldr, rows, columns);
   }
   void operator()(int64_t i, int64_t j, int rows, int columns, const A* tile, int ld) const {
@@ -40,21 +49,20 @@ template <class A, class O> struct Write {
       vec<A> y = load(tile + r * ld + c);
       if (b) y += load(b + j + c, n);
       if (residual) y += load(residual + (i + r) * ldr + j + c, n);
-      store(out + (i + r) * ldo + j + c, y, n);
+      store_at<where, A>(out + (i + r) * ldo + j + c, y, n);
     });
   }
 };
 
-// out = sum, or out += sum. Where out was 0 both give the same number.
-template <bool add, class A, class O> struct Sum {
+// out += sum, or out = sum. Where out was 0 both give the same number.
+template <class A, class O> struct Add {
   O* out;
   int64_t ldo;
   void expect(int64_t i, int64_t j, int rows, int columns) const { prefetch(out + i * ldo + j, ldo, rows, columns); }
   void operator()(int64_t i, int64_t j, int rows, int columns, const A* tile, int ld) const {
     each_vector<A>(rows, columns, [&](int r, int c, int n) {
       O* const to = out + (i + r) * ldo + j + c;
-      const vec<A> before = add ? load(to, n) : vec<A>{};
-      store(to, before + load(tile + r * ld + c), n);
+      store(to, load(to, n) + load(tile + r * ld + c), n);
     });
   }
 };
@@ -102,7 +110,8 @@ template <Gelu form, class T> struct WriteSlope {
 template <class T, class O>
 void forward(int64_t n, int64_t m, int64_t k, const T* x, int64_t ldx, const T* w, int64_t ldw, const acc_t<T>* b, O* out,
            int64_t ldo, const acc_t<T>* residual, int64_t ldr, char* workspace) {
-  gemm<T>(n, m, k, {x, ldx, false}, {w, ldw, true}, Write<acc_t<T>, O>{out, ldo, b, residual, ldr}, workspace);
+  gemm<T>(n, m, k, {x, ldx, false}, {w, ldw, true}, Write<Store::near, acc_t<T>, O>{out, ldo, b, residual, ldr},
+          workspace);
 }
 
 template <class T>
@@ -116,7 +125,8 @@ void gelu_forward(int64_t n, int64_t m, int64_t k, const T* x, int64_t ldx, cons
 template <class T, class O>
 void backward_input(int64_t n, int64_t m, int64_t k, const T* dy, int64_t ldy, const T* w, int64_t ldw, O* dx, int64_t ldx,
                 char* workspace) {
-  gemm<T>(n, k, m, {dy, ldy, false}, {w, ldw, false}, Write<acc_t<T>, O>{dx, ldx, nullptr, nullptr, 0}, workspace);
+  gemm<T>(n, k, m, {dy, ldy, false}, {w, ldw, false}, Write<Store::near, acc_t<T>, O>{dx, ldx, nullptr, nullptr, 0},
+          workspace);
 }
 
 template <class T>
@@ -126,12 +136,17 @@ void gelu_backward_input(int64_t n, int64_t m, int64_t k, const T* dy, int64_t l
   else gemm<T>(n, k, m, {dy, ldy, false}, {w, ldw, false}, WriteSlope<Gelu::tanh, T>{pre, dpre, ldp, ldo}, workspace);
 }
 
+// How dW is stored; as in gemm.py.
+enum Into : int64_t { added_to, written, written_past_caches };
+
 template <class T, class O>
 void backward_weight(int64_t n, int64_t m, int64_t k, const T* dy, int64_t ldy, const T* x, int64_t ldx, O* dw,
-                 int64_t ldw, acc_t<T>* db, int64_t add, char* workspace) {
+                 int64_t ldw, acc_t<T>* db, int64_t into, char* workspace) {
   const Matrix<T> a{dy, ldy, true}, b{x, ldx, false};
-  if (add) gemm<T>(m, k, n, a, b, Sum<true, acc_t<T>, O>{dw, ldw}, workspace, db);
-  else gemm<T>(m, k, n, a, b, Sum<false, acc_t<T>, O>{dw, ldw}, workspace, db);
+  if (into == added_to) gemm<T>(m, k, n, a, b, Add<acc_t<T>, O>{dw, ldw}, workspace, db);
+  else if (into == written)
+    gemm<T>(m, k, n, a, b, Write<Store::near, acc_t<T>, O>{dw, ldw, nullptr, nullptr, 0}, workspace, db);
+  else gemm<T>(m, k, n, a, b, Write<Store::past, acc_t<T>, O>{dw, ldw, nullptr, nullptr, 0}, workspace, db);
 }
 
 }  // namespace cllm
@@ -161,8 +176,8 @@ void backward_weight(int64_t n, int64_t m, int64_t k, const T* dy, int64_t ldy, 
     cllm::gelu_backward_input<T>(n, m, k, dy, ldy, w, ldw, pre, ldp, dpre, ldo, erf, workspace);                     \
   }                                                                                          \
   CLLM_API void linear_backward_weight_##suffix(int64_t n, int64_t m, int64_t k, const T* dy, int64_t ldy, const T* x,     \
-                                    int64_t ldx, A* dw, int64_t ldw, A* db, int64_t add, char* workspace) {     \
-    cllm::backward_weight<T, A>(n, m, k, dy, ldy, x, ldx, dw, ldw, db, add, workspace);                              \
+                                    int64_t ldx, A* dw, int64_t ldw, A* db, int64_t into, char* workspace) {     \
+    cllm::backward_weight<T, A>(n, m, k, dy, ldy, x, ldx, dw, ldw, db, into, workspace);                              \
   }
 
 CLLM_LINEAR(f32, float, float)
@@ -180,6 +195,6 @@ CLLM_API void linear_backward_input_bf16_f32(int64_t n, int64_t m, int64_t k, co
 }
 CLLM_API void linear_backward_weight_bf16_bf16(int64_t n, int64_t m, int64_t k, const cllm::bf16* dy, int64_t ldy,
                                      const cllm::bf16* x, int64_t ldx, cllm::bf16* dw, int64_t ldw, float* db,
-                                     int64_t add, char* workspace) {
-  cllm::backward_weight<cllm::bf16, cllm::bf16>(n, m, k, dy, ldy, x, ldx, dw, ldw, db, add, workspace);
+                                     int64_t into, char* workspace) {
+  cllm::backward_weight<cllm::bf16, cllm::bf16>(n, m, k, dy, ldy, x, ldx, dw, ldw, db, into, workspace);
 }

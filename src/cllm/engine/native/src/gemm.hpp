@@ -102,6 +102,7 @@ void rectangle(Range rows, Range columns, int64_t k, Matrix<T> a, Matrix<T> b, c
       p0 = next_p, k0 = next_k;
     }
   }
+  written_past();  // where Finish stored so
 }
 
 template <class T> int64_t workspace_bytes(int64_t rows, int64_t columns, int64_t k) {

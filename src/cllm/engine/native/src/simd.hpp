@@ -67,6 +67,21 @@ template <class T> inline vec<T> load(const T* p, int n) {
   return load(a);
 #endif
 }
+// Past the caches, where p is at the start of a line: the line is not read first, and pushes nothing out. Before another
+// thread looks, written_past().
+template <class T> inline void store_past(T* p, vec<T> v) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, float>)
+    if (reinterpret_cast<uintptr_t>(p) % 64 == 0) return _mm512_stream_ps(p, bit_cast<__m512>(v));
+#endif
+  store(p, v);
+}
+inline void written_past() {
+#if defined(__AVX512F__)
+  _mm_sfence();
+#endif
+}
+
 template <class T> inline void store(T* p, vec<T> v, int n) {
   if (n >= LANES<T>) return store(p, v);
 #if defined(__AVX512F__)
