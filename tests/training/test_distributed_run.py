@@ -152,6 +152,11 @@ def test_four_processes_make_the_run_of_one_and_others_go_on_with_it(tmp_path: P
     assert (mine[0]["processes"], theirs[0]["processes"]) == (4, 1)
     for key, event in (("loss", "step"), ("grad_norm", "step"), ("loss", "eval"), ("bits_per_byte", "eval")):
         assert series(mine, key, event) == series(theirs, key, event)
+    steps = [[e["grad_norms"] for e in events if e["event"] == "step"] for events in (mine, theirs)]
+    parameters = sum(weights.numel() for weights in checkpoint.load(whole).weights.values())
+    for pieces, together in zip(*steps, strict=True):  # one sums up in float64, the other exactly, both from blocks
+        assert pieces == pytest.approx(together, rel=(parameters + 256) * 2.0**-53, abs=0.0)
+        assert len(pieces) == 4
     assert [e["text"] for e in mine if e["event"] == "sample"] == [e["text"] for e in theirs if e["event"] == "sample"]
     assert checkpoint.load(four).environment["processes"] == "4"
     # saved in four pieces, gone on with in one and in three

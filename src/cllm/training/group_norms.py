@@ -7,6 +7,8 @@ from weakref import WeakKeyDictionary
 
 from cllm.engine.buffers import Layout
 from cllm.model.step import Step
+from cllm.training.distributed import squares
+from cllm.training.distributed.reduce import Reducer
 from cllm.training.optimiser import buffers
 
 GROUPS = ("embeddings", "attention", "feedforward", "norms")
@@ -45,9 +47,23 @@ def norms_by_group(step: Step) -> dict[str, float]:
     """
     if step.sink is not None:
         return {}
-    squares: dict[str, list[float]] = {}
+    sums: dict[str, list[float]] = {}
     for part in buffers(step.grads):
         for group, first, last in _stretches(part.layout):
-            squares.setdefault(group, []).append(step.kernels.sum_of_squares(part.between(first, last)))
+            sums.setdefault(group, []).append(step.kernels.sum_of_squares(part.between(first, last)))
     valid = max(step.sums.valid, 1)
-    return {group: math.sqrt(math.fsum(squares[group])) / valid for group in GROUPS if group in squares}
+    return {group: math.sqrt(math.fsum(sums[group])) / valid for group in GROUPS if group in sums}
+
+
+def norms_of_pieces(reducer: Reducer, valid: int) -> dict[str, float]:
+    """The same where each rank has the sums of its own pieces only (ZeRO), on all ranks. Collective.
+
+    valid: targets of the step, over all ranks.
+    """
+    pieces = reducer.plan.shard(reducer.group.rank).pieces
+    own = [[(name, ends) for name, ends in pieces.items() if group_of(name) == group] for group in GROUPS]
+    found = squares.totals([(reducer.piece(name, *ends) for name, ends in one) for one in own], reducer.group)
+    there = {group_of(name) for name in reducer.plan.layout.offsets}
+    return {
+        group: math.sqrt(square) / max(valid, 1) for group, square in zip(GROUPS, found, strict=True) if group in there
+    }

@@ -31,7 +31,7 @@ from cllm.training.distributed.group import Group, PeerLost
 from cllm.training.distributed.handover import hand_over
 from cllm.training.distributed.split import FIXED
 from cllm.training.events import EventLog
-from cllm.training.group_norms import norms_by_group
+from cllm.training.group_norms import norms_by_group, norms_of_pieces
 from cllm.training.plan import EVALUATIONS, evaluation_rows, schedule_of, settle, steps_for
 from cllm.training.refusal import refuse
 from cllm.training.saver import Saved, Saver
@@ -177,7 +177,7 @@ class Loop:
             self._roll_back(spike)
             return
         logged = (state.step + 1) % state.config.log.every == 0 or state.step + 1 == steps
-        norms = self._norms() if logged and self.group.first and state.config.log.grad_norms else {}
+        norms = self._norms() if logged and state.config.log.grad_norms else {}
         if skipped:
             self.stepper.skip()
         else:
@@ -200,9 +200,11 @@ class Loop:
             self._alert("spike", f"{spike}: {what}", action="level" if spike.level else "skip", **spike.to_dict())
 
     def _norms(self) -> dict[str, float]:
-        """Gradient norms by group; none where ranks hold only a part of the gradients."""
-        cut = self.group.size > 1 and self.state.config.distributed.zero > 0
-        return {} if cut else norms_by_group(self.step)
+        """Gradient norms by group, on rank 0 at least."""
+        reducer = self.stepper.reducer
+        if reducer is not None and self.stepper.arrangement.zero:
+            return norms_of_pieces(reducer, self.step.sums.valid)
+        return norms_by_group(self.step) if self.group.first else {}
 
     def _roll_back(self, spike: Spike) -> None:
         """To the newest checkpoint of the cadence, and on with the rows behind the spike."""

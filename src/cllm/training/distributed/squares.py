@@ -47,12 +47,18 @@ def exact(values: Sequence[float]) -> list[float]:
 def total(pieces: Iterable[Tensor], group: Group | None = None) -> float:
     """Σ g² over the pieces of this rank and, with a group, over those of all ranks: correctly rounded, so on each rank
     the same, whoever has which piece."""
-    squares = [square for piece in pieces for square in block_squares(piece)]
+    return totals([pieces], group)[0]
+
+
+def totals(several: Sequence[Iterable[Tensor]], group: Group | None = None) -> list[float]:
+    """`total` of each of several sets of pieces, in one exchange."""
+    found = [[square for piece in pieces for square in block_squares(piece)] for pieces in several]
     if group is None or group.size == 1:
-        return fsum(squares)
-    mine = exact(squares)
-    everyone = group.gather(mine + [0.0] * (TERMS - len(mine)))
-    return fsum([term for terms in everyone for term in terms])
+        return [fsum(squares) for squares in found]
+    mine = [exact(squares) for squares in found]
+    everyone = group.gather([term for terms in mine for term in terms + [0.0] * (TERMS - len(terms))])
+    cuts = range(0, TERMS * len(found), TERMS)
+    return [fsum([term for terms in everyone for term in terms[at : at + TERMS]]) for at in cuts]
 
 
 def fsum(values: Iterable[float]) -> float:
