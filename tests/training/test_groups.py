@@ -27,7 +27,7 @@ def rows(seed: int = 0) -> Batch:
     return Batch.of(torch.randint(64, (4, 10), generator=torch.Generator().manual_seed(seed)))
 
 
-def stepped(c: settings.Config, steps: int = 3, one_by_one: bool = False) -> State:
+def stepped(c: settings.Config, steps: int = 3) -> State:
     state = State.fresh(c)
     step = make_step(state)
     for number in range(steps):

@@ -47,10 +47,7 @@ def files(run: Path) -> dict[str, bytes]:
 
 
 class Slow(storage.PosixStorage):
-    """A disk whose files take a while to be durable; says which steps began meanwhile."""
-
-    def __init__(self) -> None:
-        self.pointed_early: list[str] = []
+    """A disk whose files take a while to be durable."""
 
     def fsync(self, file: int) -> None:
         time.sleep(0.05)

@@ -34,7 +34,6 @@ from cllm.model.tables import PREFIX, averaged
 from cllm.training.state import DTYPES
 
 Array = NDArray[Any]
-OPERANDS = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 FIRST_FREE = 5
 """The first token number that is not a special."""
 

@@ -10,7 +10,6 @@ with an error below 2 units of 2⁻⁶⁴ turn for every |n| < 2⁶³.
 
 from __future__ import annotations
 
-from fractions import Fraction
 from functools import lru_cache
 from math import isqrt
 from typing import Any, NamedTuple
@@ -54,11 +53,6 @@ def rate_from_radians(step: float) -> TurnRate:
     if scaled is None:
         raise DomainError(f"rate_from_radians: expected a finite step, got {step!r}")
     return rate_from_fixed(int(scaled))
-
-
-def rate_from_fraction(turns: Fraction) -> TurnRate:
-    """The rate of a rational number of turns a step."""
-    return rate_from_fixed((turns.numerator << 128) // turns.denominator)
 
 
 def as_int64(name: str, n: ArrayLike, low: int | None = None, high: int | None = None) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cllm.errors import DomainError, LimitError, closest
 from cllm.lattice import clocks, spirals
-from cllm.lattice.angles import TAU, floor_sqrt
+from cllm.lattice.angles import TAU
 from cllm.lattice.hilbert_curve import hilbert, hilbert_inverse
 from cllm.lattice.square_spiral import ulam, ulam_inverse
 from cllm.lattice.tokens import token_prime
@@ -335,8 +335,3 @@ def curve(name: str) -> Curve:
 def least_of(chosen: Curve, o: Options) -> int:
     """The smallest number on a curve."""
     return o.start if chosen.name in ("ulam", "hilbert", "ring-clock") else chosen.least
-
-
-def rings_below(n: IntArray) -> IntArray:
-    """Ulam's ring of each number, ⌈(√n − 1)/2⌉."""
-    return (floor_sqrt(np.maximum(n - 1, 0)) + 1) // 2

@@ -15,7 +15,6 @@ from cllm.lattice.picture.palette import (
     COOL,
     FAINT,
     WARM,
-    Colour,
     Colours,
     hexadecimal,
     sequential,
@@ -140,8 +139,3 @@ def colour(n: NDArray[np.int64], scheme: str = "prime", modulus: int = 12) -> Co
         raise DomainError(f"colouring: unknown colouring {scheme!r}; known: {known}{closest(scheme, SCHEMES)}")
     values = np.maximum(n, 1) if scheme in ("Omega", "omega", "mu", "least") else n
     return SCHEMES[scheme](values, int(modulus))
-
-
-def mix_with(colours: Colours, other: Colour, part: float) -> Colours:
-    """Plain blend of uint8 colours towards another."""
-    return np.rint((1 - part) * colours + part * np.array(other)).astype(np.uint8)
