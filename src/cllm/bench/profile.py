@@ -22,7 +22,7 @@ from cllm.bench.measure import Table
 from cllm.bench.train_step import CLIP, LR, tokens
 from cllm.engine.dispatch import Kernels, select
 from cllm.model.batch import Batch
-from cllm.model.layout import flops_per_token
+from cllm.model.layout import flops_per_token, hidden_matrix
 from cllm.model.step import Step
 from cllm.training.optimiser import gradient_norm, update
 from cllm.training.state import State
@@ -98,22 +98,19 @@ def run(preset: str, *, batch: int, sequence: int, precision: str, rounds: int) 
     clock = Clock(select(model.operand, config.model.activation, model.device))
     step = Step(model, batch, sequence, kernels=clock.kernels)
     rows = Batch.of(tokens(config))
-    least: dict[str, list[float]] = {}
+    vectors = sum(g.nbytes for name, g in step.grads.items() if name != model.head and not hidden_matrix(name))
+    least: dict[str, list[float]] = {}  # of the shortest step
     whole = float("inf")
     for number in range(rounds + 2):
         clock.sums.clear()
         begin = time.perf_counter()
         step.zero()
-        clock.note("zero the gradients", time.perf_counter() - begin, 0, step.grads.nbytes)
+        clock.note("zero the gradients", time.perf_counter() - begin, 0, vectors)
         step.accumulate(rows)
         update(state, step, step.kernels, LR, gradient_norm(step, CLIP))
         took = time.perf_counter() - begin
-        if number < 2:  # first calls are slow
-            continue
-        whole = min(whole, took)
-        for name, entry in clock.sums.items():
-            if name not in least or entry[0] < least[name][0]:
-                least[name] = list(entry)
+        if number >= 2 and took < whole:  # first calls are slow
+            whole, least = took, {name: list(entry) for name, entry in clock.sums.items()}
     measured = limits()
     peak, speed = peak_gflops(measured, precision) * 1e9, measured["copy_gb_s"] * 1e9
     table = Table(
@@ -135,8 +132,11 @@ def run(preset: str, *, batch: int, sequence: int, precision: str, rounds: int) 
             limit_fraction=floor / seconds,
         )
     known = sum(entry[0] for entry in least.values())
-    table.add("between the kernels", ms=1e3 * max(0.0, whole - known), step_fraction=max(0.0, 1 - known / whole))
+    table.add("between the kernels", ms=1e3 * (whole - known), step_fraction=1 - known / whole)
     work = flops_per_token(config.model, sequence) * batch * sequence
     table.facts["the step"] = f"{1e3 * whole:.1f} ms, {100 * work / whole / peak:.1f} % of the {precision} peak"
+    table.notes.append(
+        "Times are those of the shortest step. The kernels' calls are timed in it, which lengthens it a little."
+    )
     table.notes.append("limit: the longer of operations at the peak and bytes at the copying speed, each counted once.")
     return table
