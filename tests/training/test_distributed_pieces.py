@@ -158,6 +158,28 @@ def test_buckets_cover_everything_once_and_pieces_are_cut_between_blocks(size: i
     assert all((count == 1).all() for count in seen.values())
 
 
+@given(st.integers(1, 40), st.integers(1, 30_000), st.sampled_from(list(LAYOUTS)))
+def test_cuts_lie_where_their_definition_puts_them(size: int, limit: int, kind: str):
+    """Rank r's part of a bucket begins at r/N of it, moved up to the next block of the tensor that is there, or behind
+    that tensor."""
+    layout = Model(config(**LAYOUTS[kind]).model, device="meta").layout
+    entries = {entry.name: entry for entry in layout.entries}
+    for bucket in Plan(layout, 2, size, limit).buckets:
+        first = layout.offsets[bucket.names[0]]
+        begins = {name: layout.offsets[name] - first for name in bucket.names}
+        cuts = [0]
+        for rank in range(1, size):
+            target = rank * bucket.size // size
+            there = max((name for name in bucket.names if begins[name] <= target), key=lambda name: begins[name])
+            blocks = [*range(begins[there], begins[there] + entries[there].size, BLOCK)]
+            behind = [at for at in begins.values() if at > begins[there]] + [bucket.size]
+            cuts.append(max(min(at for at in [*blocks, min(behind)] if at >= target), cuts[-1]))
+        expected = [(r, a, b) for r, (a, b) in enumerate(itertools.pairwise([*cuts, bucket.size])) if b > a]
+        assert [(s.owner, s.start, s.stop) for s in bucket.segments] == expected
+        for rank in range(size):
+            assert bucket.ranges(rank) == [(a, b) for owner, a, b in expected if owner == rank]
+
+
 @pytest.mark.parametrize("size", [2, 4, 7])
 def test_shards_are_about_equal(size: int):
     layout = Model(settings.load(preset="seed").model, device="meta").layout

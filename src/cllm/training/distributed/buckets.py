@@ -74,7 +74,14 @@ class Bucket:
 
     def ranges(self, owner: int) -> list[tuple[int, int]]:
         """What belongs to a rank, in order."""
-        return [(s.start, s.stop) for s in self.segments if s.owner == owner]
+        return self._owned.get(owner, [])
+
+    @cached_property
+    def _owned(self) -> dict[int, list[tuple[int, int]]]:
+        found: dict[int, list[tuple[int, int]]] = {}
+        for segment in self.segments:
+            found.setdefault(segment.owner, []).append((segment.start, segment.stop))
+        return found
 
     def share(self, owner: int) -> int:
         """How many entries belong to a rank."""
@@ -117,11 +124,11 @@ class Plan:
     def _shard(self, rank: int) -> Shard:
         pieces: dict[str, tuple[int, int]] = {}
         for bucket in self.buckets:
-            first = self.layout.offsets[bucket.names[0]]
+            first, own = self.layout.offsets[bucket.names[0]], bucket.ranges(rank)
             for name in bucket.names:
                 begin = self.layout.offsets[name] - first
                 stop = begin + self._size[name]
-                for low, high in bucket.ranges(rank):
+                for low, high in own:
                     if low < stop and begin < high:
                         pieces[name] = (max(low, begin) - begin, min(high, stop) - begin)
         entries = []
@@ -175,7 +182,9 @@ def _cut(
 
 def _parts(segments: Sequence[Segment], size: int, limit: int) -> tuple[Part, ...]:
     """So many that no rank takes in much more than `limit` entries at a time, from all."""
-    own = [[(s.start, s.stop) for s in segments if s.owner == owner] for owner in range(size)]
+    own: list[list[tuple[int, int]]] = [[] for _ in range(size)]
+    for segment in segments:
+        own[segment.owner].append((segment.start, segment.stop))
     shares = [sum(b - a for a, b in ranges) for ranges in own]
     most = max(1, limit // size // BLOCK) * BLOCK
     count = 1 if max(shares) <= 2 * most else -(-max(shares) // most)  # a copy is saved where all goes at once
@@ -203,17 +212,16 @@ def _between(ranges: Sequence[tuple[int, int]], start: int, stop: int) -> Iterat
 
 def _even(part: Sequence[Entry], layout: Layout, size: int) -> list[Segment]:
     """About equal parts, cut between blocks."""
-    first = layout.offsets[part[0].name]
-    total = layout.offsets[part[-1].name] + part[-1].size - first
-    cuts = [0]
+    begins = [layout.offsets[entry.name] - layout.offsets[part[0].name] for entry in part]
+    total = begins[-1] + part[-1].size
+    cuts, place = [0], 0
     for rank in range(1, size):
         target = rank * total // size
-        entry = max((e for e in part if layout.offsets[e.name] - first <= target), key=lambda e: layout.offsets[e.name])
-        begin = layout.offsets[entry.name] - first
-        at = begin + -(-(target - begin) // BLOCK) * BLOCK
-        if at >= begin + entry.size:
-            following = part.index(entry) + 1
-            at = layout.offsets[part[following].name] - first if following < len(part) else total
+        while place + 1 < len(part) and begins[place + 1] <= target:
+            place += 1
+        at = begins[place] + -(-(target - begins[place]) // BLOCK) * BLOCK
+        if at >= begins[place] + part[place].size:
+            at = begins[place + 1] if place + 1 < len(part) else total
         cuts.append(max(at, cuts[-1]))
     return [Segment(rank, a, b) for rank, (a, b) in enumerate(pairwise([*cuts, total])) if b > a]
 
