@@ -93,7 +93,7 @@ async def checkpoints(request: Request) -> Response:
                 )
         return sorted(found, key=lambda one: (one["broken"], -one["changed"]))
 
-    return json({"runs": await asyncio.to_thread(look), "defaults": DEFAULTS})
+    return json({"runs": await asyncio.to_thread(look)})
 
 
 def _pointer(path: Any) -> str:

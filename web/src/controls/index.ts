@@ -11,4 +11,4 @@ export {
 } from "./fields";
 export { useModal } from "./modal";
 export { readNumber } from "./numbers";
-export { type Column, Dialog, Empty, Section, Table } from "./panels";
+export { type Column, Dialog, Empty, type Figure, Figures, Section, Table } from "./panels";

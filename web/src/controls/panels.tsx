@@ -48,6 +48,23 @@ export function Section({ control, title, open = true, onToggle, children }: Sec
   );
 }
 
+/** Name, value and what it means. */
+export type Figure = readonly [name: string, value: string, hint?: string | undefined];
+
+/** A row of figures, each below its name. */
+export function Figures({ of }: { of: readonly Figure[] }) {
+  return (
+    <dl class="figures">
+      {of.map(([name, value, hint]) => (
+        <div key={name} title={hint}>
+          <dt>{name}</dt>
+          <dd class="mono">{value}</dd>
+        </div>
+      ))}
+    </dl>
+  );
+}
+
 export interface Column<Row> {
   key: string;
   title: string;

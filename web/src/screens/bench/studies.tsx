@@ -1,7 +1,7 @@
 /** One study: what it compares, how far it is trained, what the numbers support. */
 import { useEffect, useState } from "preact/hooks";
 import { isAbort, tell } from "../../api/client";
-import { Button, Empty } from "../../controls";
+import { Button, Empty, type Figure, Figures } from "../../controls";
 import { go } from "../../state/route";
 import { toast } from "../../state/toasts";
 import { count, duration, short } from "../train/words";
@@ -254,7 +254,7 @@ function Numbers({ study, done, total, job }: NumbersProps) {
   const each = times.length > 0 ? times.reduce((a, b) => a + b, 0) / times.length : undefined;
   const left = total - done - (job ? share(job, study) : 0);
   const tokens = study.cells.find((c) => c.tokens !== null)?.tokens;
-  const facts: [string, string, string?][] = [
+  const facts: Figure[] = [
     ["cells", count(study.cells.length)],
     ["seeds", count(study.seeds.length)],
     ["runs done", `${count(done)} / ${count(total)}`],
@@ -271,16 +271,7 @@ function Numbers({ study, done, total, job }: NumbersProps) {
         ] as [string, string, string][])
       : []),
   ];
-  return (
-    <dl class="figures">
-      {facts.map(([name, value, hint]) => (
-        <div key={name} title={hint}>
-          <dt>{name}</dt>
-          <dd class="mono">{value}</dd>
-        </div>
-      ))}
-    </dl>
-  );
+  return <Figures of={facts} />;
 }
 
 export function NoStudy({ onNew }: { onNew: () => void }) {

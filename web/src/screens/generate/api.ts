@@ -1,5 +1,5 @@
 /** The server's side of this screen, typed. */
-import { get, post, postStream } from "../../api/client";
+import { post, postStream } from "../../api/client";
 
 export interface Options {
   max_tokens: number;
@@ -11,16 +11,6 @@ export interface Options {
   seed: number;
   stop: string[];
   past_context: "stop" | "slide";
-}
-
-export interface Source {
-  run: string;
-  preset: string;
-  parameters: number | null;
-  best_loss: number | null;
-  checkpoints: string[];
-  latest?: string;
-  best?: string;
 }
 
 export interface Asked {
@@ -65,8 +55,6 @@ export interface Following {
 const at = (name: string) => `/api/generate/${name}`;
 
 export const api = {
-  sources: (signal?: AbortSignal) =>
-    get<{ runs: Source[]; defaults: Partial<Options> }>(at("checkpoints"), {}, signal),
   stream: (asked: Asked, signal: AbortSignal) => postStream(at("stream"), asked, signal),
   next: (asked: Asked, signal: AbortSignal) => post<Following>(at("next"), asked, signal),
   text: (asked: Asked, signal: AbortSignal) =>

@@ -1,5 +1,6 @@
 /** One checkpoint and what it wrote: the choice of it, the text, its branches and figures. */
 import { Select } from "../../controls";
+import { checkpointOptions, runOptions } from "../sources";
 import { type Column, choose, halt, sources } from "./state";
 import { Text } from "./text";
 import { listed, meanNats, pathOf, prune, visible } from "./tree";
@@ -11,13 +12,6 @@ export function ColumnView({ column, number }: { column: Column; number: number 
   const mean = meanNats(path);
   const room = column.room.value;
   const suffix = column.name === "b" ? "-b" : "";
-  const step = (name: string) => `step ${Number(name.replace("step-", ""))}`;
-  const named = source?.checkpoints ?? [];
-  const choices = [
-    { value: "latest", label: `latest${source?.latest ? ` (${step(source.latest)})` : ""}` },
-    ...(source?.best ? [{ value: "best", label: `best (${step(source.best)})` }] : []),
-    ...[...named].reverse().map((name) => ({ value: name, label: step(name), group: "Checkpoints" })),
-  ];
   return (
     <section class="column" aria-label={number ? `Text ${number}` : "Text"}>
       <header class="column-head">
@@ -26,7 +20,7 @@ export function ColumnView({ column, number }: { column: Column; number: number 
           label="Run"
           quiet
           value={column.run.value}
-          options={list.map((s) => ({ value: s.run, label: s.run.replace(/^runs\//, "") }))}
+          options={runOptions(list)}
           onChange={(v) => choose(column, v, "latest")}
         />
         <Select
@@ -34,7 +28,7 @@ export function ColumnView({ column, number }: { column: Column; number: number 
           label="Checkpoint"
           quiet
           value={column.checkpoint.value}
-          options={choices}
+          options={checkpointOptions(source)}
           onChange={(v) => choose(column, column.run.value, v)}
         />
         <p class="column-facts mono" aria-live="off">

@@ -8,10 +8,10 @@ import { Panel } from "./panel";
 import {
   choose,
   columns,
+  drawSeed,
   goOn,
   haltAll,
   load,
-  options,
   problem,
   prompt,
   shown,
@@ -61,9 +61,7 @@ export default function Generate() {
         group: "Generate",
         title: "Another seed",
         keys: "r",
-        run: () => {
-          options.value = { ...options.peek(), seed: crypto.getRandomValues(new Uint32Array(1))[0]! };
-        },
+        run: drawSeed,
       },
       {
         id: "generate.two",

@@ -4,7 +4,7 @@ import { isAbort, tell } from "../../api/client";
 import { Button, NumberField, Section, Segmented, Slider, TextField } from "../../controls";
 import { toast } from "../../state/toasts";
 import { api, type Following, type Options } from "./api";
-import { asked, columns, DEFAULTS, options, prompt, writing } from "./state";
+import { asked, columns, DEFAULTS, drawSeed, options, prompt, writing } from "./state";
 import { Bars, percent } from "./text";
 import { visible } from "./tree";
 
@@ -92,11 +92,7 @@ export function Panel() {
             value={o.seed}
             onChange={(v) => set("seed", v)}
           />
-          <Button
-            control="generate.new-seed"
-            title="Another seed (R)"
-            onClick={() => set("seed", crypto.getRandomValues(new Uint32Array(1))[0]!)}
-          >
+          <Button control="generate.new-seed" title="Another seed (R)" onClick={drawSeed}>
             ⚄
           </Button>
         </div>

@@ -2,7 +2,8 @@
  * while other screens are looked at. */
 import { batch, computed, type Signal, signal } from "@preact/signals";
 import { isAbort, lines, tell, words } from "../../api/client";
-import { type Asked, api, type Line, type Options, type Source } from "./api";
+import { listSources, type Source } from "../sources";
+import { type Asked, api, type Line, type Options } from "./api";
 import { EMPTY, grow, type Piece, pathOf, type Tree } from "./tree";
 
 export const DEFAULTS: Options = {
@@ -53,6 +54,11 @@ function column(name: "a" | "b"): Column {
   };
 }
 
+/** Another seed: 32 random bits. */
+export function drawSeed(): void {
+  options.value = { ...options.peek(), seed: crypto.getRandomValues(new Uint32Array(1))[0]! };
+}
+
 export const columns: readonly [Column, Column] = [column("a"), column("b")];
 export const shown = computed(() => (two.value ? columns : columns.slice(0, 1)));
 export const writing = computed(() => shown.value.some((c) => c.busy.value !== ""));
@@ -60,10 +66,10 @@ export const written = computed(() => shown.value.some((c) => pathOf(c.tree.valu
 
 export async function load(): Promise<void> {
   try {
-    const found = await api.sources();
-    sources.value = found.runs;
+    const found = await listSources();
+    sources.value = found;
     problem.value = undefined;
-    for (const each of columns) settle(each, found.runs);
+    for (const each of columns) settle(each, found);
   } catch (error) {
     if (sources.peek() === undefined) problem.value = words(error);
     else tell(error);

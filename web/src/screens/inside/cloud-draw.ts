@@ -1,5 +1,6 @@
 /** The cloud on its canvas: drawn, turned by hand, and picked from. */
 import { effect } from "@preact/signals";
+import { fitToBox } from "../../controls/canvas";
 import { turnByKey, zoomByWheel } from "../../controls/turning";
 import { reducedMotion, theme } from "../../state/theme";
 import { flatRenderer, type Look } from "../lattice/space-flat";
@@ -47,9 +48,7 @@ export function draw(canvas: HTMLCanvasElement): () => void {
     if (!asked) asked = requestAnimationFrame(show);
   };
   const watched = new ResizeObserver(() => {
-    const { width, height } = canvas.getBoundingClientRect();
-    canvas.width = Math.max(1, Math.round(width * devicePixelRatio));
-    canvas.height = Math.max(1, Math.round(height * devicePixelRatio));
+    fitToBox(canvas);
     sized.value += 1;
     redraw();
   });

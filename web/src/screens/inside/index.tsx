@@ -3,6 +3,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { Button, Empty, Segmented, Select } from "../../controls";
 import { useCommands } from "../../state/commands";
 import { go, keep, route } from "../../state/route";
+import { checkpointOptions, runOptions } from "../sources";
 import { AttentionView } from "./attention";
 import { CertificateView } from "./certificate";
 import { CloudView } from "./cloud";
@@ -179,14 +180,6 @@ function Head() {
   const list = sources.value ?? [];
   const of = place.value;
   const source = list.find((s) => s.run === of.run);
-  const step = (name: string) => `step ${Number(name.replace("step-", ""))}`;
-  const choices = [
-    { value: "latest", label: `latest${source?.latest ? ` (${step(source.latest)})` : ""}` },
-    ...(source?.best ? [{ value: "best", label: `best (${step(source.best)})` }] : []),
-    ...[...(source?.checkpoints ?? [])]
-      .reverse()
-      .map((name) => ({ value: name, label: step(name), group: "Checkpoints" })),
-  ];
   return (
     <header ref={ref} class="inside-head">
       <div class="inside-of">
@@ -195,7 +188,7 @@ function Head() {
           label="Run"
           quiet
           value={of.run}
-          options={list.map((s) => ({ value: s.run, label: s.run.replace(/^runs\//, "") }))}
+          options={runOptions(list)}
           onChange={(v) => choose(v, "latest")}
         />
         <Select
@@ -203,7 +196,7 @@ function Head() {
           label="Checkpoint"
           quiet
           value={of.checkpoint}
-          options={choices}
+          options={checkpointOptions(source)}
           onChange={(v) => choose(of.run, v)}
         />
       </div>

@@ -1,7 +1,7 @@
 /** What is looked at: a checkpoint, a text, and what of them. It stays while other screens are looked at. */
 import { batch, computed, signal } from "@preact/signals";
 import { isAbort, words } from "../../api/client";
-import { api as generate, type Source } from "../generate/api";
+import { listSources, type Source } from "../sources";
 import { api, type Named, type Place, type Structure, type Trace } from "./api";
 import { type Blocks, blocksOf } from "./blocks";
 
@@ -42,7 +42,7 @@ export const traceKey = computed(() => (trace.value ? JSON.stringify([place.valu
 
 export async function load(): Promise<void> {
   try {
-    const found = (await generate.sources()).runs;
+    const found = await listSources();
     const now = place.peek();
     const source = found.find((s) => s.run === now.run);
     batch(() => {

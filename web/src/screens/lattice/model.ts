@@ -67,10 +67,6 @@ export function curveOf(s: Settings): Curve | undefined {
   return about.value?.curves.find((c) => c.name === s.curve);
 }
 
-export function isPlane(curve: string): boolean {
-  return curve !== "space";
-}
-
 /** Each call gives up what the call before asked for. */
 export function latest(): () => AbortSignal {
   let controller = new AbortController();

@@ -2,6 +2,7 @@
 import { effect } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { tell } from "../../api/client";
+import { fitToBox } from "../../controls/canvas";
 import { theme, token } from "../../state/theme";
 import { folded, foldedPlace, loadFolded } from "./folded";
 import { isGrid, leastOf, MAX_N, numberAt, placeOf } from "./inverse";
@@ -83,11 +84,8 @@ function run(canvas: HTMLCanvasElement, random: boolean): () => void {
     canvas.dataset.waiting = String(layer.waiting);
   };
   const measure = () => {
-    const ratio = devicePixelRatio;
-    const { width, height } = canvas.getBoundingClientRect();
-    canvas.width = Math.max(1, Math.round(width * ratio));
-    canvas.height = Math.max(1, Math.round(height * ratio));
-    if (!random) paneSize.value = { width, height };
+    const size = fitToBox(canvas);
+    if (!random) paneSize.value = size;
     redraw();
   };
   measure(); // the first view is fitted to this size

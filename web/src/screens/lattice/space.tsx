@@ -2,6 +2,7 @@
 import { effect } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { Button } from "../../controls";
+import { fitToBox } from "../../controls/canvas";
 import { turnByKey, zoomByWheel } from "../../controls/turning";
 import { theme, token } from "../../state/theme";
 import { settings } from "./settings";
@@ -100,9 +101,7 @@ function run(canvas: HTMLCanvasElement): () => void {
     if (!asked) asked = requestAnimationFrame(draw);
   };
   const sized = new ResizeObserver(() => {
-    const { width, height } = canvas.getBoundingClientRect();
-    canvas.width = Math.max(1, Math.round(width * devicePixelRatio));
-    canvas.height = Math.max(1, Math.round(height * devicePixelRatio));
+    fitToBox(canvas);
     redraw();
   });
   sized.observe(canvas);

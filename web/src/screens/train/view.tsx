@@ -3,7 +3,7 @@ import { signal } from "@preact/signals";
 import { useEffect, useState } from "preact/hooks";
 import { isAbort, tell } from "../../api/client";
 import { watchTopic } from "../../api/socket";
-import { Button } from "../../controls";
+import { Button, type Figure, Figures } from "../../controls";
 import { toast } from "../../state/toasts";
 import { api, type Detail, type Row } from "./api";
 import { Curves } from "./curves";
@@ -86,7 +86,7 @@ export function View({ run, others, onBack, onLike }: ViewProps) {
           aria-label={`step ${shown.step} of ${shown.steps}`}
         />
       ) : null}
-      <Figures row={shown} />
+      <RunFigures row={shown} />
       {detail && detail.alerts.length > 0 && (
         <ul class="alerts" aria-label="Alerts">
           {detail.alerts.map((alert) => (
@@ -231,14 +231,14 @@ function Actions({ row, run, detail, onLike }: ActionsProps) {
   );
 }
 
-function Figures({ row }: { row: Row | Detail }) {
+function RunFigures({ row }: { row: Row | Detail }) {
   const rate = row.tokens_per_s;
   const perStep = row.step > 0 && row.tokens > 0 ? row.tokens / row.step : undefined;
   const eta =
     alive(row) && row.steps && rate && perStep && row.state !== "paused"
       ? ((row.steps - row.step) * perStep) / rate
       : undefined;
-  const facts: [string, string, string?][] = [
+  const facts: Figure[] = [
     ["step", row.steps ? `${count(row.step)} / ${count(row.steps)}` : count(row.step)],
     ["loss", loss(row.loss), "nats per token, of the newest step"],
     ["best validation", loss(row.best), row.best_step ? `at step ${count(row.best_step)}` : undefined],
@@ -249,14 +249,5 @@ function Figures({ row }: { row: Row | Detail }) {
       : ["tokens", short(row.tokens)],
     ["parameters", short(row.parameters)],
   ];
-  return (
-    <dl class="figures">
-      {facts.map(([name, value, hint]) => (
-        <div key={name} title={hint}>
-          <dt>{name}</dt>
-          <dd class="mono">{value}</dd>
-        </div>
-      ))}
-    </dl>
-  );
+  return <Figures of={facts} />;
 }
