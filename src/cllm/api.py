@@ -194,8 +194,10 @@ def check_processes(
 
     Raises UsageError, ConfigError.
     """
-    if processes < 1 or (restarts or 0) < 0:
-        raise UsageError(f"--processes {processes}: expected 1 or more, and --restarts 0 or more")
+    if processes < 1:
+        raise UsageError(f"--processes {processes}: expected 1 or more")
+    if (restarts or 0) < 0:
+        raise UsageError(f"--restarts {restarts}: expected 0 or more")
     if "RANK" in os.environ and processes > 1:
         raise UsageError("--processes: torchrun has started this already, with its own number of them; leave it out")
     _, config, _ = _to_train(data, run, preset, out, resume, start, set)

@@ -299,6 +299,27 @@ def test_started_by_hand_a_port_in_use_and_different_arguments_are_named(tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+def test_a_rank_that_does_not_see_the_run_directory_says_so(tmp_path: Path, text: Path):
+    """As on two machines without a shared file system: each has a folder of this name of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    command = [sys.executable, "-m", "cllm", "train", str(text), "--preset=nano", "--out=run", *options(SETTINGS)]
+    both = []
+    for rank in range(2):
+        (tmp_path / str(rank)).mkdir()
+        environment = place | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(
+            command, env=os.environ | environment, cwd=tmp_path / str(rank),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        both.append(process)
+    first, second = (ended(one, 2) for one in both)
+    assert "cllm:" not in first
+    assert re.search(r"cllm: rank 1: run/data: rank 1 on .* does not see what rank 0 has written there", second)
+    assert "must lie on a file system that all machines share" in second
+
+
 # ------------------------------------------------------------------------------------------- without processes
 
 
@@ -314,7 +335,12 @@ def test_started_by_hand_a_port_in_use_and_different_arguments_are_named(tmp_pat
         (
             ["memory=fused", "precision=bf16", "optim.clip=0.0", "train.accumulate=1", "distributed.reduction=fast"],
             2,
-            r"memory: \"fused\" updates each tensor inside the backward, before the gradients of 2 processes",
+            r"memory: \"fused\" updates each tensor inside the backward, .*: use memory = \"lean\", and distributed",
+        ),
+        (
+            ["train.accumulate=1", "train.batch=4"],
+            2,
+            r"use at most 1 process, or .*: train.accumulate = 2, train.batch = 2",
         ),
         ([], 0, r"--processes 0: expected 1 or more"),
     ],

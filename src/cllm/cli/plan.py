@@ -48,6 +48,8 @@ def plan(
 
       cllm plan --run runs/seed.toml --set train.batch=4
 
+      cllm plan --preset small --processes 1,2,4 --per-machine 4
+
       cllm plan --preset seed --set train.accumulate=64 --processes 1..512 --bandwidth 12.5 --latency 20
 
     Parameters

@@ -35,11 +35,13 @@ def train(
 
       cllm train book.txt --preset nano --set train.max_minutes=2
 
-      cllm train shakespeare --run runs/small.toml --out runs/shakespeare
+      cllm train shakespeare --run runs/demo.toml --out runs/shakespeare
 
       cllm train --resume --out runs/shakespeare
 
       cllm train book.txt --preset small --processes 2
+
+      cllm train --resume --out runs/shakespeare --processes 4 --set distributed.zero=1
 
     Parameters
     ----------

@@ -81,12 +81,18 @@ class Arrangement:
 
 def arrange(config: Config, group: Group) -> Arrangement:
     """Raises ConfigError for what several processes cannot do."""
-    if group.size > 1 and config.memory == "fused":
-        raise ConfigError(
-            f'memory: "fused" updates each tensor inside the backward, before the gradients of {group.size} processes '
-            'are added: use memory = "lean", and distributed.zero = 2 for the smallest gradients'
-        )
+    if group.size > 1:
+        refuse_fused(config)
     return Arrangement(config, group)
+
+
+def refuse_fused(config: Config) -> None:
+    """Raises ConfigError for the memory mode that one process only can have."""
+    if config.memory == "fused":
+        raise ConfigError(
+            'memory: "fused" updates each tensor inside the backward, before the gradients of several processes could '
+            'be added: use memory = "lean", and distributed.zero = 2 for the smallest gradients'
+        )
 
 
 def bytes_by_part(config: Config, rank: int, size: int) -> dict[str, int]:

@@ -10,7 +10,7 @@ from cllm import config as settings
 from cllm.config import Config
 from cllm.errors import ConfigError, UsageError
 from cllm.training.chart import Chart, Series
-from cllm.training.distributed.arrange import arrange, bytes_by_part
+from cllm.training.distributed.arrange import arrange, bytes_by_part, refuse_fused
 from cllm.training.distributed.cost import Machine, Mode, Network, Pieces, Prediction, predict
 from cllm.training.distributed.group import Group
 from cllm.training.distributed.measured import Measured
@@ -72,8 +72,7 @@ def outlook(
             f"processes: expected 1 or more, got {list(processes)} with {job.per_machine} a machine; as in "
             "--processes 1,2,4 --per-machine 2"
         )
-    if config.memory == "fused":
-        raise ConfigError('memory: "fused" updates inside the backward, before processes could add their gradients')
+    refuse_fused(config)
     measured = measured or Measured(config)
     machine = Machine(measured.cores, job.per_machine)
 

@@ -22,7 +22,7 @@ from cllm.errors import ConfigError
 from cllm.model.batch import Batch
 from cllm.model.step import Step
 from cllm.training.distributed import squares
-from cllm.training.distributed.arrange import arrange
+from cllm.training.distributed.arrange import arrange, refuse_fused
 from cllm.training.distributed.cost import Bucket, Pieces
 from cllm.training.distributed.group import Group
 from cllm.training.distributed.together import together
@@ -61,8 +61,7 @@ def measure(
     """The pieces of a step with micro-batches of `rows` rows of random tokens; medians of `steps` steps, the first one
     not counted. group: processes that begin each step together.  beside: how many of them compute (default: all); the
     others `wait`."""
-    if config.memory == "fused":
-        raise ConfigError('memory: "fused" updates inside the backward, before the ranks could add their gradients')
+    refuse_fused(config)
     config = settings.replace(config, {"train.batch": rows, "train.accumulate": 1})
     group = group or Group.alone()
     state = State.fresh(config, device_of(config))

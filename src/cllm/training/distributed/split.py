@@ -48,8 +48,8 @@ def share(train: TrainConfig, rank: int, size: int, reduction: str = FAST, *, in
         if size > a:
             raise ConfigError(
                 f'distributed.reduction: "fixed" gives each process whole micro-batches, and {size} processes share '
-                f"train.accumulate = {a}; use at most {a} processes, or cut the same rows into more micro-batches"
-                f"{_finer(a * b, size)}"
+                f"train.accumulate = {a}; use at most {a} process{'es' * (a > 1)}, or cut the same rows into more "
+                f"micro-batches{_finer(a * b, size)}"
             )
         own = leaves(rank, size, a, in_turn=in_turn)
         return Share(tuple((leaf * b, b) for leaf in own), own[0])
