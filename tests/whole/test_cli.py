@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -17,6 +18,7 @@ from cllm.cli import COMMANDS, run
 from cllm.cli.generate import _write
 from cllm.generation.generate import Piece
 
+ROOT = Path(__file__).parents[2]
 SENTENCES = "The quick brown fox jumps over the lazy dog. Pack my box with five dozen liquor jugs. " * 60
 
 
@@ -249,3 +251,5 @@ def test_every_command_has_help_with_two_examples(tmp_path: Path, name: str):
     done = cllm(name, "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(f"cllm {name}") >= 3, "the usage line and two examples"
+    for run_file in re.findall(r"\bruns/\w+\.toml|\bdocs/[\w/]+\.\w+|\bexamples/\w+\.py", done.stdout):
+        assert (ROOT / run_file).is_file(), f"an example names {run_file}"

@@ -32,7 +32,7 @@ def find_lr(
 
       cllm find-lr book.txt --preset nano
 
-      cllm find-lr shakespeare --run runs/small.toml --plot find-lr.svg
+      cllm find-lr shakespeare --run runs/demo.toml --plot find-lr.svg
 
     Parameters
     ----------
