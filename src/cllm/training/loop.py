@@ -348,7 +348,10 @@ class Loop:
             return
         if not needed:
             return
-        self._settle_save()
+        if self.state.shard is None:
+            self._settle_save()
+        else:  # the others wait for it
+            self.group.lead(self._settle_save)
         c, meta = self.state.config, self.state.meta()
         meta |= {"tokenizer": self.data.tokenizer.sha256, "data": self.data.record.train_sha256}
         spare = {checkpoint.checkpoint_name(rollback_step(self.state.step, c.checkpoint.every or 0))}
