@@ -437,16 +437,16 @@ def to_toml(config: Config) -> str:
     return tomli_w.dumps(to_dict(config))
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Parse a TOML file. Raises ConfigError with the line for anything that is not TOML."""
+def read_toml(path: Path, what: str = "run file") -> dict[str, Any]:
+    """Parse a TOML file. Raises ConfigError with the line for anything that is not TOML. what: the kind of file."""
     try:
         return tomllib.loads(path.read_bytes().decode("utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such run file") from None
+        raise ConfigError(f"{path}: no such {what}") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}; a run file is TOML in UTF-8") from None
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}; a {what} is TOML in UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
@@ -538,7 +538,7 @@ def _explain(where: str, error: msgspec.ValidationError, merged: Mapping[str, An
         elif isinstance(value, list) and part.startswith("["):
             index = part.strip("[]")
             value = value[int(index)] if index.isdigit() and int(index) < len(value) else value
-    expected = text.split(", got")[0].replace("`", "")
+    expected = text.split(", got")[0].replace("`", "").replace(" | null", "")  # a key without a value is left out
     expected = expected[0].lower() + expected[1:]
     if expected.startswith("invalid enum value"):
         expected = f"expected one of {', '.join(_choices(path))}"

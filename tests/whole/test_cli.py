@@ -253,3 +253,41 @@ def test_every_command_has_help_with_two_examples(tmp_path: Path, name: str):
     assert done.stdout.count(f"cllm {name}") >= 3, "the usage line and two examples"
     for run_file in re.findall(r"\bruns/\w+\.toml|\bdocs/[\w/]+\.\w+|\bexamples/\w+\.py", done.stdout):
         assert (ROOT / run_file).is_file(), f"an example names {run_file}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("generate", "text.txt", "--prompt", "x"), "text.txt: is a file, not a run directory"),
+        (("info", "none"), "none: no such run directory or run file"),
+        (("ablate", "none.toml"), "none.toml: no such study file"),
+        (("certify", "--check", "none.json"), "none.json: cannot be read: No such file or directory"),
+        (("plan", "--preset", "nano", "--processes", "4..2"), "--processes 4..2: expected numbers of 1 or more"),
+        (("plan", "--preset", "nano", "--processes", "1", "--local", "no"), "no: cannot be read: No such file"),
+        (("plan", "--set", "train.steps=abc"), 'train.steps: expected int, got "abc"'),
+        (("tokenizer", "train", "text.txt", "--out", "t.json", "--vocab-size", "9"), "--vocab-size)"),
+    ],
+)
+def test_bad_input_is_said_in_the_words_of_the_command(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    said: str,
+):
+    (tmp_path / "text.txt").write_text(SENTENCES, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert run(list(arguments)) == 2
+    out, err = capsys.readouterr()
+    assert said in err and "Errno" not in err and not out
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_full_context_is_told_and_nothing_else_is(capsys: pytest.CaptureFixture[str], run_dir: Path, as_json: bool):
+    def told(*options: str) -> str:
+        arguments = ("generate", str(run_dir), "--prompt", "The quick", "--seed", "1", *options)
+        assert run([*arguments, *(["--json"] if as_json else [])]) == 0
+        return capsys.readouterr().err
+
+    assert "the context of 64 tokens is full; --past-context slide goes on" in told("--max-tokens", "100")
+    assert told("--max-tokens", "20") == told("--max-tokens", "100", "--past-context", "slide") == ""

@@ -108,11 +108,17 @@ def network(facts: Mapping[str, Any]) -> Network:
 def load(file: Path) -> tuple[int, Network]:
     """(processes, fits) of a file that `cllm bench link --save` wrote. Raises UsageError when it is another."""
     try:
-        said = json.loads(file.read_bytes())
+        content = file.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"{file}: cannot be read: {error.strerror}; expected what `cllm bench link --save FOLDER` wrote"
+        ) from None
+    try:
+        said = json.loads(content)
         if said["format"] != FORMAT or not said["name"].startswith("link-"):
             raise ValueError(f"it is {said['name']!r} of format {said['format']!r}")
         return int(said["facts"]["processes"]), network(said["facts"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{file}: expected what `cllm bench link --save` wrote: {error}") from None
 
 

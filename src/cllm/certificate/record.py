@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from cllm.errors import CorruptError
+from cllm.errors import CorruptError, UsageError
 
 FORMAT, VERSION = "cllm-certificate", 1
 MOST = sys.float_info.max
@@ -158,10 +158,16 @@ class Certificate(Struct, kw_only=True):
 
 
 def read(path: str | os.PathLike[str]) -> Certificate:
-    """A certificate file. Raises CorruptError when it is not one."""
+    """A certificate file. Raises UsageError when it cannot be read, CorruptError when it is not one."""
     try:
-        found = msgspec.json.decode(Path(path).read_bytes(), type=Certificate)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot be read: {error.strerror}; expected a certificate, RUN/certificate-*.json"
+        ) from None
+    try:
+        found = msgspec.json.decode(content, type=Certificate)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CorruptError(f"{path}: not a certificate that this version can read ({error})") from None
     if found.format != FORMAT or found.version != VERSION:
         raise CorruptError(f"{path}: format {found.format!r} version {found.version}, expected {FORMAT!r} {VERSION}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -102,6 +103,7 @@ def generate(
         import msgspec
 
         pieces = list(model.stream(prompt or "", **options))
+        _say_if_full(model, prompt or "", options, sum(piece.token >= 0 for piece in pieces))
         result = {
             "prompt": prompt or "",
             "text": "".join(piece.text for piece in pieces),
@@ -120,12 +122,22 @@ def _write(model: Any, prompt: str, options: dict[str, Any]) -> None:
     """The prompt and its continuation on stdout, nothing of it when the options or the run turn out to be wrong."""
     pieces = model.stream(prompt, **options)
     first = next(pieces, None)  # options and weights are checked on the way to it
+    drawn = 0
     _say(prompt)
-    if first is not None:
-        _say(first.text)
-    for piece in pieces:
+    for piece in () if first is None else itertools.chain([first], pieces):
         _say(piece.text)
-    print()
+        drawn += piece.token >= 0
+    print(flush=True)
+    _say_if_full(model, prompt, options, drawn)
+
+
+def _say_if_full(model: Any, prompt: str, options: dict[str, Any], drawn: int) -> None:
+    """On stderr, when the text ended because no further token fits: neither the model nor --max-tokens ended it."""
+    if options.get("past_context") != "stop" or drawn >= options["max_tokens"]:
+        return
+    context = model.model.config.context
+    if max(1, len(model.tokenizer.encode(prompt))) + drawn > context:
+        print(f"the context of {context:,} tokens is full; --past-context slide goes on", file=sys.stderr)
 
 
 def _say(text: str) -> None:

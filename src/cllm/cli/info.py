@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from cllm.errors import UsageError
+
 
 def info(
     run: Path | None = None,
@@ -42,6 +44,8 @@ def info(
     """
     from cllm import config as configuration
 
+    if run is not None and not run.exists():
+        raise UsageError(f"{run}: no such run directory or run file (TOML)")
     file = run / "run.toml" if run is not None and run.is_dir() else run
     if run is not None and run.is_dir():
         from cllm.training.run import read_run_file

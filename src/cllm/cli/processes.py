@@ -14,7 +14,7 @@ def numbers(words: Sequence[str] | None, default: Sequence[int]) -> list[int]:
     found: list[int] = []
     for word in (part for text in words for part in text.split(",")):
         first, dots, last = word.partition("..")
-        if not first.isdecimal() or (dots and not last.isdecimal()) or int(first) < 1:
+        if not first.isdecimal() or int(first) < 1 or (dots and not (last.isdecimal() and int(last) >= int(first))):
             raise UsageError(f"--processes {word}: expected numbers of 1 or more, as in 1,2,4 or 1..4096 (doubling)")
         found.append(int(first))
         while dots and 2 * found[-1] <= int(last):

@@ -54,7 +54,7 @@ def train_tokenizer(
         raise ConfigError(
             f"vocab_size: got {vocab_size}, but a {kind} tokenizer needs at least {SMALLEST[kind]} "
             f"({len(specials.NAMES)} special tokens and {least}); "
-            f"set data.vocab_size={SMALLEST[kind]} or more"
+            f"ask for {SMALLEST[kind]} or more (data.vocab_size, --vocab-size)"
         )
     counted = _Counted(texts, progress)
     build = {"bpe": _bpe, "char": _characters, "word": _words}[kind]

@@ -224,6 +224,8 @@ def read_run_file(run_dir: Path) -> Config:
     """The configuration of an existing run. Raises RunError when there is none."""
     said = settings_of(run_dir)
     if said is None:
+        if run_dir.is_file():
+            raise RunError(f"{run_dir}: is a file, not a run directory; `cllm runs` lists those there are")
         what = "does not exist" if not run_dir.exists() else "is not a run directory: it has no run.toml"
         raise RunError(f"{run_dir}: {what}. Train one with: cllm train YOUR_TEXT.txt --out {run_dir}")
     return settings.load(base=said)

@@ -99,7 +99,7 @@ def read_study(path: str | Path) -> Study:
     Raises ConfigError with the file, the key, what was got and what was expected.
     """
     path = Path(path)
-    said = settings.read_toml(path)
+    said = settings.read_toml(path, "study file")
     try:
         file = msgspec.convert(said, _File, strict=True)
     except msgspec.ValidationError as error:
