@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from cllm.data.segments import SIZE, segments
 from cllm.data.table import Documents
 from cllm.errors import DataError
 from cllm.text import train_tokenizer
+from waiting import until
 
 WORDS = ["der", "die", "das\nund", "", "oder\taber", "é", "中文", "🙂", "\r\n", "x"]
 BPE = train_tokenizer("bpe", [" ".join(WORDS) * 50], 300)
@@ -177,13 +177,9 @@ def test_ctrl_c_leaves_no_process_and_the_work_goes_on(tmp_path: Path):
     process = subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, start_new_session=True, stderr=subprocess.PIPE
     )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob(".data.segments-*/*.json")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: list(tmp_path.glob(".data.segments-*/*.json")), seconds=120)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode != 0
     assert list(tmp_path.glob(".data.segments-*/*.json"))
-    time.sleep(0.2)
-    left = subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, text=True, check=False).stdout
-    assert left == ""
+    until(lambda: subprocess.run(["pgrep", "-s", str(process.pid)], stdout=subprocess.DEVNULL).returncode == 1)

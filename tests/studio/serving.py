@@ -15,12 +15,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
+
+from waiting import until as until  # used by this name, too: serving.until
 
 OLD_RUN = Path(__file__).resolve().parents[1] / "training" / "old" / "v1-run"
 MACHINE = {"cpu": "A", "cores": 2, "memory_gb": 8.0, "gpus": [], "instructions": ["avx2"], "versions": {"cllm": "1"}}
@@ -223,15 +224,6 @@ def end_jobs(workspace: Path) -> None:
         for job in Jobs(Workspace(workspace), program).active():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(job.pid, signal.SIGKILL)
-
-
-def until(condition: Callable[[], Any], *, seconds: float = 60, every: float = 0.02) -> Any:
-    """What `condition` returns once it is true. Fails after `seconds`."""
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, f"not within {seconds} seconds"
-        time.sleep(every)
-    return found
 
 
 def add_trained(workspace: Path, name: str = "runs/small", **more: Any) -> Path:

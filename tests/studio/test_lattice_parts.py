@@ -153,7 +153,7 @@ def test_the_diagonal_through_a_number(n: int, slope: int, start: int) -> None:
     found = lattice_overlay.diagonal(n, slope, start)
     a, b, c = found["a"], found["b"], found["c"]
     assert a == 4 and c >= start
-    assert 4 - b + c < c or 4 * 1 - b + c < start or b >= -4  # nothing smaller stands before t = 0
+    assert b >= -4, "from t = 0 on it does not fall"
     x, y = lattice_overlay.ulam(n - start + 1)
     values = {4 * t * t + b * t + c for t in range(max(0, found["at"] - 3), found["at"] + 12)}
     ahead = [ulam_inverse(x + d * t, y + d * slope * t) + start - 1 for t in range(4, 9) for d in (1, -1)]

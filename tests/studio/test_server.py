@@ -45,6 +45,9 @@ def echo(tmp_path_factory: pytest.TempPathFactory) -> Any:
         "    time.sleep(seconds)\n"
         "    if path: open(path, 'w').close()\n"
         "    return os.getpid()\n"
+        "def hold(begun, until=''):\n"
+        "    open(begun, 'w').close()\n"
+        "    while not os.path.exists(until): time.sleep(0.01)\n"
         "def bad(): raise DataError('this text is bad')\n"
         "def broken(): return 1 / 0\n"
         "def die(): os._exit(3)\n"
@@ -62,6 +65,12 @@ def echo(tmp_path_factory: pytest.TempPathFactory) -> Any:
         del os.environ["PYTHONPATH"]
     else:
         os.environ["PYTHONPATH"] = before
+
+
+async def appears(path: Path) -> None:
+    async with asyncio.timeout(60):
+        while not path.exists():
+            await asyncio.sleep(0.01)
 
 
 # --------------------------------------------------------------------------------------------------- calculations
@@ -110,27 +119,31 @@ def test_what_nobody_waits_for_is_not_calculated(tmp_path: Path) -> None:
     async def main() -> None:
         pool = Pool(1)
         try:
-            busy = asyncio.create_task(pool.run(f"{ECHO}:sleep", {"seconds": 0.4}, seconds=30))
-            await asyncio.sleep(0.05)
+            begun, enough = tmp_path / "begun", tmp_path / "enough"
+            args = {"begun": str(begun), "until": str(enough)}
+            busy = asyncio.create_task(pool.run(f"{ECHO}:hold", args, seconds=30))
+            await appears(begun)
+            done = tmp_path / "done"
+            done.mkdir()
             queued = [
-                asyncio.create_task(
-                    pool.run(f"{ECHO}:sleep", {"seconds": 0, "path": str(tmp_path / str(n))}, seconds=30)
-                )
+                asyncio.create_task(pool.run(f"{ECHO}:sleep", {"seconds": 0, "path": str(done / str(n))}, seconds=30))
                 for n in range(5)
             ]
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # they stand in the queue
             for task in queued[:4]:
                 task.cancel()
             await asyncio.gather(*queued[:4], return_exceptions=True)
+            enough.touch()
             await busy
             await queued[4]
-            assert [path.name for path in tmp_path.iterdir()] == ["4"]
-            long = asyncio.create_task(pool.run(f"{ECHO}:sleep", {"seconds": 60}, seconds=90))
-            await asyncio.sleep(0.2)
+            assert [path.name for path in done.iterdir()] == ["4"]
+            begun.unlink()
+            long = asyncio.create_task(pool.run(f"{ECHO}:hold", {"begun": str(begun)}, seconds=90))
+            await appears(begun)
             long.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await long
-            async with asyncio.timeout(20):  # the place is free again long before the minute is over
+            async with asyncio.timeout(60):  # the place is free again although that would never have ended
                 await pool.run(f"{ECHO}:sleep", {"seconds": 0}, seconds=30)
         finally:
             await pool.close()
@@ -161,11 +174,7 @@ def test_host_streams_and_ends_streams_that_nobody_reads(tmp_path: Path) -> None
             items = host.stream(f"{ECHO}:count", {"upto": 10**9, "path": str(closed)})
             assert await anext(items) == 0
             await items.aclose()
-            for _ in range(200):
-                if closed.exists():
-                    break
-                await asyncio.sleep(0.02)
-            assert closed.exists()
+            await appears(closed)
             with contextlib.suppress(WorkerDied):
                 await host.run(f"{ECHO}:die", {})
             assert (await host.run(f"{ECHO}:back", {"x": 1}))["x"] == 1

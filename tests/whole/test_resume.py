@@ -17,6 +17,7 @@ import torch
 import cllm
 from cllm.training import checkpoint
 from cllm.training.events import current, read_events
+from waiting import until
 
 STEPS = 12
 TEXT = "".join(f"The {a} {b} sees the {c}. " for a in ("red", "old", "sly") for b in ("fox", "cat", "hen")
@@ -215,10 +216,7 @@ def start(text: Path, out: Path, *more: str, steps: int = 4000) -> subprocess.Po
 def test_killed_before_the_first_step_it_is_resumed_by_the_documented_command(tmp_path: Path, text: Path):
     out = tmp_path / "run"
     process = start(text, out)
-    for _ in range(600):
-        if (out / "run.toml").exists():
-            break
-        time.sleep(0.02)
+    until((out / "run.toml").exists)
     process.kill()
     process.communicate()
     command = [sys.executable, "-m", "cllm", "train", "--resume", "--out", str(out)]
@@ -241,14 +239,15 @@ def test_stopped_between_the_run_file_and_the_first_checkpoint_it_starts_afresh_
 
 
 def wait_for_checkpoint(out: Path, process: subprocess.Popen[str], after: int = 1) -> None:
-    for _ in range(600):
-        if process.poll() is not None:
-            raise AssertionError(process.communicate()[1])
-        if any(int(name[5:]) > after for name in checkpoint.list_checkpoints(out)):
-            return
-        time.sleep(0.05)
-    process.kill()
-    raise AssertionError("no checkpoint after 30 s")
+    def there() -> bool:
+        assert process.poll() is None, process.communicate()[1]
+        return any(int(name[5:]) > after for name in checkpoint.list_checkpoints(out))
+
+    try:
+        until(there)
+    except AssertionError:
+        process.kill()
+        raise
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
