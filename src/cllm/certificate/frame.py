@@ -127,13 +127,10 @@ class Frame:
             add = self.S.add(self.S.lift(numpy_of(before)), like(add, self.S.lift(numpy_of(before))))
         self.ledger.value(op, tensor, numpy_of(after), add)
 
-    def _gradient(self, op: str, name: str, view: Tensor, run: Callable[[], None], add: Callable[[], Interval]) -> None:
-        """A kernel that adds to one named gradient: its value before must be what was last checked."""
-        self._gradients(op, [(name, view)], run, lambda: [add()])
-
     def _gradients(
         self, op: str, parts: list[tuple[str, Tensor]], run: Callable[[], None], add: Callable[[], list[Interval]]
     ) -> None:
+        """A kernel that adds to named gradients: their values before must be what was last checked."""
         for name, view in parts:
             if view.data_ptr() != self.step.grads[name].data_ptr():
                 self.ledger.fault(op, f"the gradient of {name} is added somewhere else")

@@ -15,6 +15,7 @@ The budgets are those of `ledger`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 from typing import Any
@@ -32,6 +33,9 @@ from cllm.spec.intervals import Interval
 from cllm.spec.philox import ATTENTION_OUTPUT, ATTENTION_PROBABILITIES, FEED_FORWARD_OUTPUT, kept
 from cllm.spec.system import Bools
 
+Run = Callable[..., None]
+"""A kernel of the step that is watched."""
+
 
 class Watch(Frame):
     """Kernels that check each of their calls; `finish` makes the last checks."""
@@ -39,7 +43,7 @@ class Watch(Frame):
     # ------------------------------------------------------------------------------------------------ forward
 
     def _embedding_forward(
-        self, op: str, run: Any, tokens: Tensor, positions: Tensor | None, e: Tensor, p: Tensor, x: Tensor
+        self, op: str, run: Run, tokens: Tensor, positions: Tensor | None, e: Tensor, p: Tensor, x: Tensor
     ) -> None:
         batch = self.subject.spec_batch
         self._places(op, tokens, positions)
@@ -57,7 +61,7 @@ class Watch(Frame):
         self.ledger.wire(op, "positions", columns if positions is None else numpy_of(positions), batch.positions_BT)
 
     def _layernorm_forward(
-        self, op: str, run: Any, x: Tensor, g: Tensor, b: Tensor, y: Tensor, mean: Tensor, rstd: Tensor
+        self, op: str, run: Run, x: Tensor, g: Tensor, b: Tensor, y: Tensor, mean: Tensor, rstd: Tensor
     ) -> None:
         if self.branch is None:
             self.ledger.wire(op, "x", numpy_of(x), numpy_of(self.stream))
@@ -75,7 +79,7 @@ class Watch(Frame):
         self.branch = y.clone()
 
     def _linear_forward(
-        self, op: str, run: Any, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor, residual: Tensor | None
+        self, op: str, run: Run, x: Tensor, w: Tensor, b: Tensor | None, y: Tensor, residual: Tensor | None
     ) -> None:
         if op.startswith("head"):
             assert self.branch is not None
@@ -106,7 +110,7 @@ class Watch(Frame):
         self._parameter(op, bias[0], b)
 
     def _linear_gelu_forward(
-        self, op: str, run: Any, x: Tensor, w: Tensor, b: Tensor, pre: Tensor, post: Tensor
+        self, op: str, run: Run, x: Tensor, w: Tensor, b: Tensor, pre: Tensor, post: Tensor
     ) -> None:
         self._linear_inputs(op, x, w, b)
         run(x, w, b, pre, post)
@@ -130,7 +134,7 @@ class Watch(Frame):
         return {"heads": self.shape[2], "allowed": allowed, **masked}
 
     def _attention_forward(
-        self, op: str, run: Any, qkv: Tensor, heads: Tensor, lse: Tensor, scratch: Any, **kwargs: Any
+        self, op: str, run: Run, qkv: Tensor, heads: Tensor, lse: Tensor, scratch: Any, **kwargs: Any
     ) -> None:
         self.ledger.wire(op, "qkv", numpy_of(qkv), numpy_of(self.branch))
         run(qkv, heads, lse, scratch, **kwargs)
@@ -139,7 +143,7 @@ class Watch(Frame):
         self.branch = heads.clone()
         self.ledger.value(op, "o", numpy_of(self.branch), exact)
 
-    def _dropout_mask(self, op: str, run: Any, key: Any, p: float, layer: int, site: int, mask: Tensor) -> None:
+    def _dropout_mask(self, op: str, run: Run, key: Any, p: float, layer: int, site: int, mask: Tensor) -> None:
         run(key, p, layer, site, mask)
         self.ledger.wire(op, "mask", numpy_of(mask), self._mask(op).reshape(tuple(mask.shape)))
 
@@ -151,7 +155,7 @@ class Watch(Frame):
         rows = range(batch.first_row, batch.first_row + batch.rows)
         return np.concatenate([draw(row=r, positions=batch.columns, channels=D) for r in rows])
 
-    def _dropout_apply(self, op: str, run: Any, x: Tensor, mask: Tensor, p: float, y: Tensor) -> None:
+    def _dropout_apply(self, op: str, run: Run, x: Tensor, mask: Tensor, p: float, y: Tensor) -> None:
         self.ledger.wire(op, "mask", numpy_of(mask), self._mask(op))
         given = x.clone()
         run(x, mask, p, y)
@@ -167,7 +171,7 @@ class Watch(Frame):
     # ------------------------------------------------------------------------------------------------ loss
 
     def _cross_entropy(
-        self, op: str, run: Any, z: Tensor, targets: Tensor, smoothing: float, loss: Tensor, lse: Tensor, dz: Tensor
+        self, op: str, run: Run, z: Tensor, targets: Tensor, smoothing: float, loss: Tensor, lse: Tensor, dz: Tensor
     ) -> None:
         batch, start = self.subject.spec_batch, self.rows_of_head - z.shape[0]
         wanted = np.where(batch.valid_BT, batch.targets_BT, -1).ravel()[start : self.rows_of_head]
@@ -202,7 +206,7 @@ class Watch(Frame):
         return self.branch
 
     def _linear_backward_weight(
-        self, op: str, run: Any, dy: Tensor, x: Tensor, dw: Tensor, db: Tensor | None, *, add: bool = True
+        self, op: str, run: Run, dy: Tensor, x: Tensor, dw: Tensor, db: Tensor | None, *, add: bool = True
     ) -> None:
         if not add and dw.count_nonzero():
             self.ledger.fault(op, "writes over a gradient that something was added to")
@@ -228,7 +232,7 @@ class Watch(Frame):
         if joined:
             self.pulled[f"{op} biases"] = list(split_rows(Interval(pulled[2].mid.T, pulled[2].radius().T), 3))
 
-    def _linear_backward_input(self, op: str, run: Any, dy: Tensor, w: Tensor, dx: Tensor) -> None:
+    def _linear_backward_input(self, op: str, run: Run, dy: Tensor, w: Tensor, dx: Tensor) -> None:
         self.ledger.wire(op, "dy", numpy_of(dy), numpy_of(self._incoming(op)))
         name = self.step.model.head if op.startswith("head") else names_of(op)[0][0]
         self._parameter(op, name, w)
@@ -241,7 +245,7 @@ class Watch(Frame):
         else:
             self.branch = dx.clone()
 
-    def _linear_gelu_backward_input(self, op: str, run: Any, dy: Tensor, w: Tensor, pre: Tensor, dpre: Tensor) -> None:
+    def _linear_gelu_backward_input(self, op: str, run: Run, dy: Tensor, w: Tensor, pre: Tensor, dpre: Tensor) -> None:
         gelu = op.replace("w2", "gelu")
         self.ledger.wire(op, "dy", numpy_of(dy), numpy_of(self._incoming(op)))
         self._parameter(op, names_of(op)[0][0], w)
@@ -255,7 +259,7 @@ class Watch(Frame):
     def _attention_backward(
         self,
         op: str,
-        run: Any,
+        run: Run,
         dheads: Tensor,
         qkv: Tensor,
         heads: Tensor,
@@ -277,7 +281,7 @@ class Watch(Frame):
     def _layernorm_backward(
         self,
         op: str,
-        run: Any,
+        run: Run,
         dy: Tensor,
         x: Tensor,
         mean: Tensor,
@@ -307,7 +311,7 @@ class Watch(Frame):
         self.stream = dx.clone()
 
     def _embedding_backward(
-        self, op: str, run: Any, dx: Tensor, tokens: Tensor, positions: Tensor | None, de: Tensor, dp: Tensor
+        self, op: str, run: Run, dx: Tensor, tokens: Tensor, positions: Tensor | None, de: Tensor, dp: Tensor
     ) -> None:
         self._places(op, tokens, positions)
         self.ledger.wire(op, "dx", numpy_of(dx), numpy_of(self.stream))
