@@ -93,8 +93,9 @@ def prepare(
 ) -> int:
     """Split, train or load the tokenizer, write hashed token shards; what `cllm train` does first.
 
-    The folder appears whole or not at all. The same command again checks every hash and uses it as it is; with other
-    texts or settings it is refused, never overwritten.
+    `cllm train FOLDER` then trains on it as it is, in as many runs as you like. The folder appears whole or not at
+    all. The same command again checks every hash and uses it as it is; with other texts or settings it is refused,
+    never overwritten.
 
     Examples:
 

@@ -46,7 +46,8 @@ def train(
     Parameters
     ----------
     data: str
-        Text files, folders, globs, - for standard input, or a named corpus (shakespeare).
+        Text files, folders, globs, - for standard input, a named corpus (shakespeare), or one folder that
+        `cllm data prepare` made.
     run: Path
         A run file (TOML); see runs/ for some.
     out: Path

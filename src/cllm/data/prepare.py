@@ -155,7 +155,7 @@ def prepare(
     work = out.parent / f".{out.name}.preparing-{os.getpid()}"
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(out)
+        remove_leftovers(out)
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         spool = work / "spool"
@@ -190,7 +190,7 @@ def prepare(
                 val_sha256=hashes.get("val"),
             ),
         )
-        _publish(work, out)
+        publish(work, out)
         remove_segments(out)
     except OSError as e:
         hint = "; free some space" if e.errno == errno.ENOSPC else ""
@@ -399,7 +399,7 @@ def _reuse(out: Path, settings: Settings, listed: list[Source]) -> Prepared:
     return replace(found, reused=True)
 
 
-def _publish(work: Path, out: Path) -> None:
+def publish(work: Path, out: Path) -> None:
     """Makes the finished folder appear under its name, durably."""
     for path in (*work.iterdir(), work):
         _sync(path)
@@ -417,7 +417,7 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _remove_leftovers(out: Path) -> None:
+def remove_leftovers(out: Path) -> None:
     """Removes what a killed process left of the same work."""
     prefix = f".{out.name}.preparing-"
     for path in out.parent.iterdir():

@@ -268,6 +268,8 @@ def _folder(folder: Path) -> list[Path]:
                 others += 1
     if failed:
         raise DataError(f"{failed[0].filename}: cannot read the folder: {failed[0].strerror}")
+    if not found and (Path(folder) / "prepared.json").is_file():
+        raise DataError(f"{folder}: prepared data, no text; `cllm train` takes them as they are, alone")
     if not found:
         raise DataError(
             f"{folder}: no text file in this folder ({others} files with other suffixes); expected "

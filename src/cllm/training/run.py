@@ -17,6 +17,7 @@ import torch
 from cllm import config as settings
 from cllm.config import Config
 from cllm.data.prepare import Prepared, is_prepared, open_prepared, prepare
+from cllm.data.take import as_prepared, take
 from cllm.errors import ConfigError, LimitError, RunError
 from cllm.text import Tokenizer
 from cllm.text.training import KINDS
@@ -140,6 +141,10 @@ def _fresh(config: Config, data: Prepared, display: Display, group: Group | None
     when they are another run's."""
     group = group or Group.alone()
     asked = config.data.vocab_size or config.model.vocab
+    made: dict[str, Any] = group.agree(group.lead(lambda: _said_before(config, data)))  # rank 0 has the folder
+    if made:
+        config = settings.replace(config, made)
+        asked = data.record.settings.vocab_size or asked
     config = settings.replace(config, {"model.vocab": data.tokenizer.vocab_size})
     if config.data.tokenizer in KINDS:  # else the same run file would ask for another tokenizer
         config = settings.replace(config, {"data.vocab_size": asked})
@@ -342,7 +347,15 @@ def _prepare(config: Config, run_dir: Path, display: Display) -> Prepared:
     """The run's shards; those that are already there are used if text and settings are the same."""
     if not config.data.path:
         raise ConfigError("data.path: no text given. Say what to train on: cllm train book.txt, or a folder, or -")
-    data = prepare(
+    before = _prepared_before(config)
+    data = _made(config, run_dir, display) if before is None else take(before, run_dir / DATA_FOLDER)
+    for note in data.notes:
+        display.message(note)
+    return data
+
+
+def _made(config: Config, run_dir: Path, display: Display) -> Prepared:
+    return prepare(
         config.data.path,
         run_dir / DATA_FOLDER,
         tokenizer=config.data.tokenizer,
@@ -355,9 +368,19 @@ def _prepare(config: Config, run_dir: Path, display: Display) -> Prepared:
         weights=config.data.weights,
         progress=display.preparing,
     )
-    for note in data.notes:
-        display.message(note)
-    return data
+
+
+def _prepared_before(config: Config) -> Path | None:
+    """The folder that `cllm data prepare` made (or another run's data), where that is what is trained on."""
+    return Path(config.data.path[0]) if len(config.data.path) == 1 and is_prepared(config.data.path[0]) else None
+
+
+def _said_before(config: Config, data: Prepared) -> dict[str, Any]:
+    """The settings with which `data` were prepared before this run; nothing where the run has prepared them itself."""
+    if (before := _prepared_before(config)) is None:
+        return {}
+    asked, default = (settings.to_dict(one)["data"] for one in (config, settings.load()))
+    return {f"data.{name}": value for name, value in as_prepared(data, before, asked, default).items()}
 
 
 def _notes(loop: Loop, resumed: str | None) -> dict[str, Any]:
