@@ -115,7 +115,7 @@ def test_every_dot_map(name, tmp_path):
     found = sorted((float(c.get("cx")), float(c.get("cy"))) for g in groups for c in g.iter(SVG + "circle"))
     x, y = frame.place(scene, dots.x, dots.y)
     expected = sorted(zip(np.round(x, 2).tolist(), np.round(y, 2).tolist(), strict=True))
-    assert len(found) == 400 and np.allclose(np.sort(found, axis=0), np.sort(expected, axis=0), atol=0.011)
+    assert len(found) == 400 and np.allclose(np.sort(found, axis=0), np.sort(expected, axis=0), rtol=0, atol=0.011)
     path = tmp_path / "map.png"
     picture.save(scene, path, 200)
     with Image.open(path) as image:

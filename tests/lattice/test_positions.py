@@ -8,6 +8,8 @@ import pytest
 from cllm import lattice as lt
 from cllm.errors import DomainError, LimitError
 
+FEW = 2.0**-46  # 64 roundings of a float64 near one
+
 PHI = (1 + 5**0.5) / 2
 GOLDEN = 2 * math.pi / PHI**2
 T, D = 50, 14
@@ -51,24 +53,25 @@ def scaled(table):
 @pytest.mark.parametrize("kind", FORMULAS)
 def test_table_is_the_formula(kind):
     expected = np.array([[FORMULAS[kind](pos, i) for i in range(D)] for pos in range(T)])
-    assert np.allclose(lt.position_table(kind, T, D, normalize=False), expected, atol=1e-12)
+    assert np.allclose(lt.position_table(kind, T, D, normalize=False), expected, rtol=0, atol=1e-12)
     normal = lt.position_table(kind, T, D)
     if kind == "sinusoidal":
-        assert np.allclose(normal, expected, atol=1e-12)
+        assert np.allclose(normal, expected, rtol=0, atol=1e-12)
     else:
-        assert np.allclose(normal, scaled(expected), atol=1e-13)
-        assert np.allclose(np.sqrt((normal**2).mean(1)), 0.02, atol=1e-15)
+        assert np.allclose(normal, scaled(expected), rtol=0, atol=1e-13)
+        assert np.allclose(np.sqrt((normal**2).mean(1)), 0.02, rtol=0, atol=1e-15)
 
 
 def test_mix():
     parts = lt.mix_parts(T, D)
     assert np.array_equal(parts[0], lt.position_table("spiral", T, D))
-    assert np.allclose(parts[3], scaled(lt.sinusoidal(T, D))) and np.array_equal(parts[3], lt.learned_start(T, D))
-    assert np.allclose(lt.position_table("mix", T, D), parts.mean(0), atol=1e-17)
+    assert np.allclose(parts[3], scaled(lt.sinusoidal(T, D)), rtol=0, atol=FEW)
+    assert np.array_equal(parts[3], lt.learned_start(T, D))
+    assert np.allclose(lt.position_table("mix", T, D), parts.mean(0), rtol=0, atol=1e-17)
     older = lt.position_table("mix", T, D, weights=(0.4, 0.3, 0.3, 0))
-    assert np.allclose(older, 0.4 * parts[0] + 0.3 * parts[1] + 0.3 * parts[2], atol=1e-17)
+    assert np.allclose(older, 0.4 * parts[0] + 0.3 * parts[1] + 0.3 * parts[2], rtol=0, atol=1e-17)
     learned = np.random.default_rng(0).normal(size=(T, D))
-    assert np.allclose(lt.position_table("mix", T, D, weights=(0, 0, 0, 1), learned=learned), learned)
+    assert np.allclose(lt.position_table("mix", T, D, weights=(0, 0, 0, 1), learned=learned), learned, rtol=0, atol=FEW)
     with pytest.raises(DomainError, match="4 weights"):
         lt.position_table("mix", T, D, weights=(1, 2))
     with pytest.raises(DomainError, match="shape"):
@@ -79,9 +82,9 @@ def test_known_facts():
     """What the page states: the spiral's radius cancels, the bare clock repeats every 12."""
     pos = np.arange(300)
     bare = lt.position_table("spiral", 300, 8, normalize=False) / (1 + 0.1 * np.sqrt(pos))[:, None]
-    assert np.allclose(lt.position_table("spiral", 300, 8), lt.normalize_rows(bare), atol=1e-16)
+    assert np.allclose(lt.position_table("spiral", 300, 8), lt.normalize_rows(bare), rtol=0, atol=1e-16)
     clock = lt.position_table("clock", 300, 8, harmonics=False)
-    assert np.allclose(clock[12:], clock[:-12], atol=1e-16)
+    assert np.allclose(clock[12:], clock[:-12], rtol=0, atol=1e-16)
     with_harmonics = lt.position_table("clock", 300, 8)
     distance = np.linalg.norm(with_harmonics[:, None] - with_harmonics, axis=-1) + np.eye(300)
     assert distance.min() > 1e-6
@@ -98,12 +101,14 @@ def test_rope():
         b = lt.rotate(np.tile(k, (20, 1)), cos, sin, interleaved=interleaved)
         scores = a @ b.T
         for shift in range(1, 5):  # only the distance counts
-            assert np.allclose(np.diag(scores, shift), scores[0, shift], atol=1e-13)
+            assert np.allclose(np.diag(scores, shift), scores[0, shift], rtol=0, atol=1e-13)
     x = np.eye(8)[None, :1].repeat(20, 1)
     half = lt.rotate(x, cos, sin)[0]
-    assert np.allclose(half[:, 0], cos[:, 0]) and np.allclose(half[:, 4], sin[:, 0])
+    assert np.allclose(half[:, 0], cos[:, 0], rtol=0, atol=FEW)
+    assert np.allclose(half[:, 4], sin[:, 0], rtol=0, atol=FEW)
     pair = lt.rotate(x, cos, sin, interleaved=True)[0]
-    assert np.allclose(pair[:, 0], cos[:, 0]) and np.allclose(pair[:, 1], sin[:, 0])
+    assert np.allclose(pair[:, 0], cos[:, 0], rtol=0, atol=FEW)
+    assert np.allclose(pair[:, 1], sin[:, 0], rtol=0, atol=FEW)
 
 
 def test_beyond_the_table():
@@ -126,21 +131,25 @@ def test_embedding_is_the_formula():
             x = r * math.cos(theta) + 0.1 * math.cos(tau)
             y = r * math.sin(theta) + 0.1 * math.sin(tau)
             z = math.log(p + 1) + 0.1 * math.sin(PHI * tau)
-            assert np.allclose(lt.token_coordinates(vocab)[i], (x, y, z), atol=1e-13)
+            assert np.allclose(lt.token_coordinates(vocab)[i], (x, y, z), rtol=0, atol=1e-13)
             s = i % 12 if classes == "id" else p % 12
             for j in range(width):
                 f = j + 1
                 expected[i, j] = 0.3 * math.sin(f * x / 10) + 0.3 * math.cos(f * y / 10)
                 expected[i, j] += 0.3 * math.sin(f * z / 10) + 0.1 * math.cos(f * 2 * math.pi * s / 12)
-        assert np.allclose(lt.lattice_embedding(vocab, width, classes=classes, normalize=False), expected, atol=1e-13)
-        assert np.allclose(lt.lattice_embedding(vocab, width, classes=classes), scaled(expected), atol=1e-14)
+        assert np.allclose(
+            lt.lattice_embedding(vocab, width, classes=classes, normalize=False), expected, rtol=0, atol=1e-13
+        )
+        assert np.allclose(lt.lattice_embedding(vocab, width, classes=classes), scaled(expected), rtol=0, atol=1e-14)
 
 
 def test_embedding_mix_and_blocks():
     noise = np.random.default_rng(6).normal(0, 0.02, (5000, 16))
     plain = lt.lattice_embedding(5000, 16)
     assert np.array_equal(plain[:100], lt.lattice_embedding(100, 16))
-    assert np.allclose(lt.lattice_embedding(5000, 16, mix=0.25, noise=noise), 0.75 * plain + 0.25 * noise)
+    assert np.allclose(
+        lt.lattice_embedding(5000, 16, mix=0.25, noise=noise), 0.75 * plain + 0.25 * noise, rtol=0, atol=FEW
+    )
     assert np.unique(np.round(plain, 10), axis=0).shape[0] == 5000  # no two tokens share a row
     with pytest.raises(DomainError, match="needs noise"):
         lt.lattice_embedding(5, 4, mix=0.5)
@@ -153,7 +162,7 @@ def test_symmetry_classes_and_bias():
     assert set(lt.symmetry_classes(np.arange(2, 5000), "prime").tolist()) == {1, 5, 7, 11}
     bias = lt.symmetry_bias([0, 1, 6, 11], 2.0)
     distance = np.array([[0, 1, 6, 1], [1, 0, 5, 2], [6, 5, 0, 5], [1, 2, 5, 0]])
-    assert np.allclose(bias, 2.0 * np.log(1 / (1 + 0.5 * distance)), atol=1e-15)
+    assert np.allclose(bias, 2.0 * np.log(1 / (1 + 0.5 * distance)), rtol=0, atol=1e-15)
     causal = lt.symmetry_bias([0, 1, 6, 11], 2.0, causal=True)
     assert np.all(np.isneginf(causal[np.triu_indices(4, 1)])) and np.array_equal(np.tril(causal), np.tril(bias))
     assert np.all(lt.symmetry_bias(np.arange(12), 0.0) == 0)
