@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cllm.bench.peers import VARIANTS, PlainGPT, adamw, inputs_and_targets, peer_step, peer_steps
+from cllm.bench.peers import VARIANTS, PlainGPT, adamw, peer_step, peer_steps
 from cllm.errors import UsageError
+from judges.targets import inputs_and_targets
 
 SIZES = {"layers": 2, "width": 8, "heads": 2, "ff": 12, "context": 6, "vocab": 11}
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from cases import Case, judged
 
-from cllm.bench.peers import PlainGPT, inputs_and_targets
+from cllm.bench.peers import PlainGPT
 from judges.bounds import UNIT, Bounded, check
+from judges.targets import inputs_and_targets
 
 
 @pytest.mark.parametrize(
