@@ -264,6 +264,8 @@ def test_every_command_has_help_with_two_examples(tmp_path: Path, name: str):
         (("certify", "--check", "none.json"), "none.json: cannot be read: No such file or directory"),
         (("plan", "--preset", "nano", "--processes", "4..2"), "--processes 4..2: expected numbers of 1 or more"),
         (("plan", "--preset", "nano", "--processes", "1", "--local", "no"), "no: cannot be read: No such file"),
+        (("plan", "--preset", "nano", "--bandwidth", "3"), "--bandwidth: it is about several processes"),
+        (("plan", "--preset", "nano", "--weak"), "--weak: it is about several processes"),
         (("plan", "--set", "train.steps=abc"), 'train.steps: expected int, got "abc"'),
         (("tokenizer", "train", "text.txt", "--out", "t.json", "--vocab-size", "9"), "--vocab-size)"),
     ],

@@ -89,8 +89,11 @@ def plan(
     from cllm.training import plan as planning
 
     count = numbers(processes, [])
-    for option, file in (("--picture", picture), ("--measured", measured)):
-        if file is not None and not count:
+    about = {"--picture": picture is not None, "--measured": measured is not None, "--local": local is not None,
+             "--weak": weak, "--per-machine": per_machine != 1, "--algorithm": algorithm != "ring",
+             "--bandwidth": bandwidth != 1.25, "--latency": latency != 50.0}  # fmt: skip
+    for option, given in about.items():
+        if given and not count:
             raise UsageError(f"{option}: it is about several processes: add --processes, as in --processes 1..4096")
     config = settings.load(run, preset=preset, overrides=set or ())
     needed = planning.size(config)
