@@ -106,6 +106,25 @@ def test_far_out_the_pixels_are_the_primes_too(page: Any, studio: Any) -> None:
         assert (tuple(image[int(py), int(px)]) == (255, 205, 92)) == bool(expected)
 
 
+def test_a_late_first_view_does_not_overtake_a_link(browser: Any, studio: Any) -> None:
+    with harness.signed_in(browser, studio) as (page, _):
+        held: list[Any] = []
+        page.route("**/api/lattice/home*", lambda one: held.append(one))
+        page.goto(studio.at("lattice", labels=0))
+        expect(page.locator(".lattice")).to_have_attribute("data-link", "#lattice?labels=0")
+        while not held:
+            page.wait_for_timeout(20)  # lets the page go on
+        address = studio.at("lattice", x=400_000, y=300_000, w=100, labels=0)
+        page.goto(address)
+        expect(page.locator(".lattice")).to_have_attribute("data-link", address[address.index("#") :])
+        with page.expect_response("**/api/lattice/home*"):
+            held[0].continue_()
+        page.wait_for_timeout(500)  # a glide would have begun, and the address would have followed it
+        settled(page)
+        expect(page.locator(".lattice-status")).to_contain_text("100 wide")
+        link(page, x="400000", y="300000", w="100")
+
+
 @covers("lattice.jump", "lattice.next-prime", "lattice.previous-prime", "lattice.less", "lattice.more")
 def test_going_to_a_number(page: Any, studio: Any) -> None:
     show(page, studio)

@@ -23,8 +23,12 @@ export function formatHash(screen: string, params: Readonly<Record<string, strin
 
 export const route = signal<Route>(parseHash(typeof location === "undefined" ? "" : location.hash));
 
+/** The address that the pages know of. */
+let known = typeof location === "undefined" ? "" : location.hash;
+
 if (typeof window !== "undefined") {
   window.addEventListener("hashchange", () => {
+    known = location.hash;
     route.value = parseHash(location.hash);
   });
 }
@@ -34,8 +38,11 @@ export function go(screen: string, params: Readonly<Record<string, string>> = {}
   location.hash = formatHash(screen, params);
 }
 
-/** Put the state of the open screen into the address, without a history entry and without telling `route`. */
+/** Put the state of the open screen into the address, without a history entry and without telling `route`. Not over a
+ * link that somebody has just followed and no screen has seen yet. */
 export function keep(screen: string, params: Readonly<Record<string, string>>): void {
   const hash = formatHash(screen, params);
-  if (location.hash !== hash) history.replaceState(null, "", hash);
+  if (location.hash === hash || location.hash !== known) return;
+  history.replaceState(null, "", hash);
+  known = location.hash;
 }

@@ -5,7 +5,7 @@ import { reducedMotion } from "../../state/theme";
 import { counted } from "./busy";
 import { placeOf } from "./inverse";
 import { change, query, type Settings, settings } from "./settings";
-import { glideTo, moves, paneSize, setView, view } from "./view";
+import { glideTo, moves, paneSize, placeView, view } from "./view";
 
 export interface Curve {
   name: string;
@@ -212,5 +212,5 @@ export function widthToScale(width: number): number {
 }
 
 export function restoreView(s: Settings): void {
-  setView({ x: s.x, y: s.y, scale: widthToScale(s.w) });
+  placeView({ x: s.x, y: s.y, scale: widthToScale(s.w) });
 }

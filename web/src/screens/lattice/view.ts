@@ -26,7 +26,7 @@ function bounded(scale: number): number {
   return Math.min(farthest(), Math.max(NEAREST, scale));
 }
 
-export function setView(next: View): void {
+function setView(next: View): void {
   const scale = bounded(next.scale);
   const far = 2e12;
   view.value = {
@@ -55,6 +55,12 @@ function stopGlide(): void {
 function take(): void {
   hands += 1;
   stopGlide();
+}
+
+/** Show this at once, as somebody asked: what was still on its way to another place does not get there any more. */
+export function placeView(next: View): void {
+  take();
+  setView(next);
 }
 
 /** Zoom so that the point (px, py) of the pane, in CSS pixels, stays where it is. */
