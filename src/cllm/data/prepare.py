@@ -16,7 +16,7 @@ import numpy as np
 
 from cllm.data.encode import remove_segments, segment_folder, write_shard
 from cllm.data.mix import Mix
-from cllm.data.record import read_bytes, read_record, write_record
+from cllm.data.record import RECORD, is_prepared, read_bytes, read_record, write_record
 from cllm.data.records import DEFAULT_FIELD
 from cllm.data.scan import Survey, survey
 from cllm.data.shard import MixPart, Shard, ShardRecord
@@ -28,7 +28,6 @@ from cllm.text import Tokenizer, train_tokenizer
 from cllm.text.training import KINDS
 
 VERSION: Final = 1
-RECORD: Final = "prepared.json"
 TOKENIZER: Final = "tokenizer.json"
 
 Progress = Callable[[str, int, int], None]
@@ -200,17 +199,12 @@ def prepare(
     return open_prepared(out, verify=False)
 
 
-def is_prepared(folder: str | os.PathLike[str]) -> bool:
-    """Whether `folder` holds prepared data (of any version, in any state)."""
-    return (Path(folder) / RECORD).is_file()
-
-
 def open_prepared(folder: str | os.PathLike[str], *, verify: bool = True) -> Prepared:
     """The prepared data in `folder`. With `verify` every byte is hashed and compared; without it, only
     records, headers, lengths and the tokenizer are. Raises RunError (nothing there, another version) or
     CorruptError."""
     folder = Path(folder)
-    if not (folder / RECORD).is_file():
+    if not is_prepared(folder):
         raise RunError(f"{folder}: no prepared data here ({RECORD} is missing); prepare it first")
     record, _ = read_record(folder / RECORD, PreparedRecord, VERSION)
     content = read_bytes(folder / TOKENIZER)

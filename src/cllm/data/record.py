@@ -6,13 +6,20 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from cllm.errors import CorruptError, RunError
 
 R = TypeVar("R", bound=msgspec.Struct)
+RECORD: Final = "prepared.json"
+"""That of a folder of prepared data, which names the rest of it."""
+
+
+def is_prepared(folder: str | os.PathLike[str]) -> bool:
+    """Whether `folder` holds prepared data (of any version, in any state)."""
+    return (Path(folder) / RECORD).is_file()
 
 
 def write_record(path: Path, record: msgspec.Struct) -> str:

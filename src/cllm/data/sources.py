@@ -15,6 +15,7 @@ from cllm.data import compressed
 from cllm.data.corpora import NAMED, is_named, named_corpus
 from cllm.data.documents import BOM
 from cllm.data.hugging_face import dataset_files
+from cllm.data.record import is_prepared
 from cllm.data.records import DEFAULT_FIELD, KINDS, NOUN, BadRecords, read_records, unpack
 from cllm.data.table import Documents, SourceFile, Table
 from cllm.errors import DataError, closest
@@ -268,7 +269,7 @@ def _folder(folder: Path) -> list[Path]:
                 others += 1
     if failed:
         raise DataError(f"{failed[0].filename}: cannot read the folder: {failed[0].strerror}")
-    if not found and (Path(folder) / "prepared.json").is_file():
+    if not found and is_prepared(folder):
         raise DataError(f"{folder}: prepared data, no text; `cllm train` takes them as they are, alone")
     if not found:
         raise DataError(

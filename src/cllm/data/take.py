@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from cllm.data.prepare import RECORD, TOKENIZER, Prepared, open_prepared, publish, remove_leftovers
-from cllm.data.record import read_bytes
+from cllm.data.prepare import TOKENIZER, Prepared, open_prepared, publish, remove_leftovers
+from cllm.data.record import RECORD, read_bytes
 from cllm.errors import ConfigError, RunError
 from cllm.text.training import KINDS
 

@@ -16,7 +16,8 @@ import torch
 
 from cllm import config as settings
 from cllm.config import Config
-from cllm.data.prepare import Prepared, is_prepared, open_prepared, prepare
+from cllm.data.prepare import Prepared, open_prepared, prepare
+from cllm.data.record import is_prepared
 from cllm.data.take import as_prepared, take
 from cllm.errors import ConfigError, LimitError, RunError
 from cllm.text import Tokenizer

@@ -10,7 +10,8 @@ from typing import Any
 
 from cllm import config as settings
 from cllm.config import Config
-from cllm.data.prepare import Prepared, is_prepared, open_prepared
+from cllm.data.prepare import Prepared, open_prepared
+from cllm.data.record import is_prepared
 from cllm.errors import RunError
 from cllm.training.distributed.arrange import arrange
 from cllm.training.distributed.group import Group
