@@ -34,6 +34,14 @@ def wide_product(a_NK: Tensor, b_KM: Tensor) -> Tensor:
     return torch.mm(widened(a_NK), widened(b_KM))
 
 
+def write_product(a_NK: Tensor, b_KM: Tensor, out_NM: Tensor) -> None:
+    """out = A·B; `out` in the precision of sums."""
+    if a_NK.dtype == torch.bfloat16 and a_NK.device.type != "cpu":
+        torch.mm(a_NK, b_KM, out_dtype=torch.float32, out=out_NM)
+    else:
+        torch.mm(widened(a_NK), widened(b_KM), out=out_NM)
+
+
 def add_product(start_NM: Tensor, a_NK: Tensor, b_KM: Tensor, out_NM: Tensor) -> None:
     """out = start + A·B, all but A and B in the precision of sums. start may be a row, and may be `out` itself."""
     if a_NK.dtype == torch.bfloat16 and a_NK.device.type != "cpu":
@@ -74,10 +82,7 @@ def linear_forward(
         return
     start = residual_NO if residual_NO is not None else b_O
     if start is None:
-        if x_NI.device.type != "cpu":
-            torch.mm(x_NI, w_OI.t(), out_dtype=torch.float32, out=y_NO)
-        else:
-            torch.mm(widened(x_NI), widened(w_OI).t(), out=y_NO)
+        write_product(x_NI, w_OI.t(), y_NO)
         return
     add_product(start if start.ndim == 2 else start.expand(n, o), x_NI, w_OI.t(), y_NO)
     if residual_NO is not None and b_O is not None:
@@ -96,8 +101,9 @@ def linear_backward_weight(
     dy_NO: Tensor, x_NI: Tensor, dw_OI: Tensor, db_O: Tensor | None, *, add: bool = True
 ) -> None:
     """Accumulate dW += dYᵀ·X and db += Σ_rows dY. add=False: dW holds nothing yet and is written."""
-    if not add:
-        dw_OI.zero_()
-    add_product(dw_OI, dy_NO.t(), x_NI, dw_OI)
+    if add:
+        add_product(dw_OI, dy_NO.t(), x_NI, dw_OI)
+    else:
+        write_product(dy_NO.t(), x_NI, dw_OI)
     if db_O is not None:
         db_O.add_(torch.sum(dy_NO, dim=0, dtype=accumulation(dy_NO.dtype)))
