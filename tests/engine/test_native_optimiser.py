@@ -364,9 +364,7 @@ def test_weight_gradients_in_slabs_are_those_in_one_piece():
     for room in (k, 5 * k + 3, 10**4):
         for buffer in (dw, db, other, other_db):
             buffer.zero_()
-        kernels_ = rounded.Rounding(
-            linear, None, rounded.add_rounded, rounded.scatter_rounded, torch.full((room,), 3.0)
-        )
+        kernels_ = rounded.InSlabs(linear, rounded.add_rounded, torch.full((room,), 3.0))
         dw.fill_(math.nan)
         kernels_.linear_backward_weight(dy, x, dw, db, add=False)
         linear(dy, x, other, other_db)

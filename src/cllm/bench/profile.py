@@ -22,7 +22,7 @@ from cllm.bench.measure import Table
 from cllm.bench.train_step import CLIP, LR, tokens
 from cllm.engine.dispatch import Kernels, select
 from cllm.model.batch import Batch
-from cllm.model.layout import flops_per_token, hidden_matrix
+from cllm.model.layout import flops_per_token
 from cllm.model.step import Step
 from cllm.training.optimiser import gradient_norm, update
 from cllm.training.state import State
@@ -98,7 +98,7 @@ def run(preset: str, *, batch: int, sequence: int, precision: str, rounds: int) 
     clock = Clock(select(model.operand, config.model.activation, model.device))
     step = Step(model, batch, sequence, kernels=clock.kernels)
     rows = Batch.of(tokens(config))
-    vectors = sum(g.nbytes for name, g in step.grads.items() if name != model.head and not hidden_matrix(name))
+    vectors = sum(g.nbytes for name, g in step.grads.items() if name not in step.products)
     least: dict[str, list[float]] = {}  # of the shortest step
     whole = float("inf")
     for number in range(rounds + 2):

@@ -35,30 +35,23 @@ def scatter_rounded(starts: Tensor, order: Tensor, target: Tensor, rows: Tensor,
     table[target] = (table[target].float() + sums).to(torch.bfloat16)
 
 
-class Rounding:
-    """Kernels that also take bfloat16 gradients, made from kernels that add to float32 ones.
+class InSlabs:
+    """`linear_backward_weight` that also takes a bfloat16 dw, made from one that writes float32.
 
-    linear_backward_weight, embedding_backward, add, scatter: as in a `Kernels` table.  scratch: float32, at least as
-    long as a row of any gradient; what it holds is lost. None: `linear_backward_weight` takes bfloat16 by itself.
+    linear_backward_weight, add: as in a `Kernels` table.  scratch: float32, at least as long as a row of any gradient;
+    what it holds is lost.
     """
 
     def __init__(
-        self,
-        linear_backward_weight: Callable[..., None],
-        embedding_backward: Callable[..., None],
-        add: Callable[[Tensor, Tensor], None],
-        scatter: Callable[..., None],
-        scratch: Tensor | None,
+        self, linear_backward_weight: Callable[..., None], add: Callable[[Tensor, Tensor], None], scratch: Tensor
     ) -> None:
-        self._linear, self._embedding = linear_backward_weight, embedding_backward
-        self._scratch = None if scratch is None else scratch.view(-1)
-        self._add, self._scatter = add, scatter
+        self._linear, self._add, self._scratch = linear_backward_weight, add, scratch.view(-1)
 
     def linear_backward_weight(
         self, dy_NM: Tensor, x_NK: Tensor, dw_MK: Tensor, db_M: Tensor | None, *, add: bool = True
     ) -> None:
         """dw += dyᵀ·x (add=False: dw is written), db += Σ dy. A bfloat16 dw a slab of rows at a time."""
-        if dw_MK.dtype != torch.bfloat16 or self._scratch is None:
+        if dw_MK.dtype != torch.bfloat16:
             self._linear(dy_NM, x_NK, dw_MK, db_M, add=add)
             return
         rows, k = dw_MK.shape
@@ -72,27 +65,28 @@ class Rounding:
             else:
                 dw_MK[part].copy_(slab)
 
-    def embedding_backward(
-        self,
-        dx_ND: Tensor,
-        tokens_BT: Tensor,
-        positions_BT: Tensor | None,
-        dtok: Tensor,
-        dpos: Tensor | None,
-        *rest: object,
-    ) -> None:
-        """dtok[token] += dx, dpos[position] += dx."""
-        if dtok.dtype != torch.bfloat16:
-            self._embedding(dx_ND, tokens_BT, positions_BT, dtok, dpos, *rest)
-            return
-        target, starts, order = groups(tokens_BT.reshape(-1))
-        self._scatter(starts, order, target, dx_ND, dtok)
-        if dpos is not None:
-            batch, length = tokens_BT.shape
-            if positions_BT is None:
-                dpos[:length].add_(dx_ND.view(batch, length, -1).sum(0))
-            else:
-                dpos.index_add_(0, positions_BT.reshape(-1), dx_ND)
+
+def embedding_backward(
+    plain: Callable[..., None],
+    scatter: Callable[..., None],
+    dx_ND: Tensor,
+    tokens_BT: Tensor,
+    positions_BT: Tensor | None,
+    dtok: Tensor,
+    dpos: Tensor | None,
+) -> None:
+    """dtok[token] += dx, dpos[position] += dx; a float32 dtok by `plain`. plain, scatter: as in a `Kernels` table."""
+    if dtok.dtype != torch.bfloat16:
+        plain(dx_ND, tokens_BT, positions_BT, dtok, dpos)
+        return
+    target, starts, order = groups(tokens_BT.reshape(-1))
+    scatter(starts, order, target, dx_ND, dtok)
+    if dpos is not None:
+        batch, length = tokens_BT.shape
+        if positions_BT is None:
+            dpos[:length].add_(dx_ND.view(batch, length, -1).sum(0))
+        else:
+            dpos.index_add_(0, positions_BT.reshape(-1), dx_ND)
 
 
 def groups(index_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -105,12 +99,13 @@ def groups(index_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def rounding(kernels: Kernels, scratch: Tensor | None) -> Kernels:
-    """The same kernels, which now also take bfloat16 gradients. scratch: None where they take those of matrices."""
-    k = Rounding(
-        partial(kernels.linear_backward_weight, soon=True) if scratch is None else kernels.linear_backward_weight,
-        kernels.embedding_backward,
-        kernels.add_rounded,
-        kernels.scatter_rounded,
-        scratch,
+    """The same kernels, which now also take bfloat16 gradients. scratch: None where those of matrices are taken already
+    (`narrow_gradients`)."""
+    linear = kernels.linear_backward_weight
+    return replace(
+        kernels,
+        linear_backward_weight=partial(linear, soon=True)
+        if scratch is None
+        else InSlabs(linear, kernels.add_rounded, scratch).linear_backward_weight,
+        embedding_backward=partial(embedding_backward, kernels.embedding_backward, kernels.scatter_rounded),
     )
-    return replace(kernels, linear_backward_weight=k.linear_backward_weight, embedding_backward=k.embedding_backward)

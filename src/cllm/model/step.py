@@ -97,7 +97,8 @@ class Step:
     label_smoothing, document_mask, recompute: as in the run file.  gradients: False for a step that only evaluates.
     grads: the buffers to use for them (default: float32, or float64).  sink: brings its own, and is told when each
     gradient is complete.  head_rows: rows of logits that exist at a time (default: 2048; without gradients 512).
-    The attribute `reducer` is told of complete gradients, too, while it is set.
+    The attribute `reducer` is told of complete gradients, too, while it is set; `products` are the tensors whose
+    gradients are matrix products, written by a step's first micro-batch.
 
     >>> from cllm.config import load
     >>> config = load(preset="nano")
@@ -140,7 +141,7 @@ class Step:
         self._loss_N, self._lse_R = new("logits", n), new("logits", self.head_rows)
         self.gradients = gradients
         self._fresh = sink is not None  # the gradients of the matrices hold nothing yet; a sink's never do
-        self._products = frozenset([model.head, *(e.name for e in model.layout.entries if hidden_matrix(e.name))])
+        self.products = frozenset([model.head, *(e.name for e in model.layout.entries if hidden_matrix(e.name))])
         if gradients:
             branch, rest = self._branch_room(sink is not None)
             if sink is not None:
@@ -176,7 +177,7 @@ class Step:
     def zero_gradients(self) -> None:
         """Forget the gradient sums. Those that are products hold what they held until the next micro-batch, which
         writes them: zeros would be written, and read again, for nothing."""
-        self.grads.zero_(but=self._products)
+        self.grads.zero_(but=self.products)
         self._fresh = True
 
     def accumulate(self, batch: Batch, dropout: Key | None = None, probe: Probe | None = None) -> Sums:
@@ -276,7 +277,7 @@ class Step:
             k.linear_forward(n, e_VD, None, z, None)
             dz = cross_entropy.in_place(z, self.model.operand)
             k.cross_entropy(z, targets, self.label_smoothing, self._loss_N[rows], lse, dz)
-            self._product(dz, n, self.grads[name], None, add=start > 0 or not self._fresh)
+            self._product(dz, n, self.grads[name], None, again=start > 0)
             k.linear_backward_input(dz, e_VD, self._dy_ND[rows])
 
     def _backward(self, inputs_BT: Tensor, positions_BT: Tensor | None, run: Pass) -> None:
@@ -380,9 +381,9 @@ class Step:
         self._norm_backward(i, "ln1", a.x_ND, a.ln1_stats)
         see(i, "ln1 backward", self._dx_ND)
 
-    def _product(self, dy: Tensor, x: Tensor, dw: Tensor, db: Tensor | None, add: bool | None = None) -> None:
-        """dW of a linear map: added to what is there, or written where nothing is."""
-        self.kernels.linear_backward_weight(dy, x, dw, db, add=not self._fresh if add is None else add)
+    def _product(self, dy: Tensor, x: Tensor, dw: Tensor, db: Tensor | None, *, again: bool = False) -> None:
+        """dW of a linear map: added to what is there, or written where nothing is. again: this pass has begun it."""
+        self.kernels.linear_backward_weight(dy, x, dw, db, add=again or not self._fresh)
 
     def _norm_backward(self, i: int, name: str, x_ND: Tensor, stats: tuple[Tensor, Tensor]) -> None:
         p, g, key = self.model.params, self.grads, f"{i}.{name}"
