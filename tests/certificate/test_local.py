@@ -61,6 +61,18 @@ def test_several_blocks_of_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ledger.first is None and {"head.0", "head.1", "head.2"} <= set(ledger.rows)
 
 
+def test_a_block_of_the_head_that_writes_over_the_one_before_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import cllm.model.step as step_module
+
+    class WritesOver(step_module.Step):
+        def _product(self, dy, x, dw, db, *, again=False):
+            super()._product(dy, x, dw, db)
+
+    monkeypatch.setattr(step_module, "HEAD_ROWS", 16)
+    first = watch(scene("padded"), step=WritesOver).first
+    assert first is not None and first.op == "head.1" and "writes over" in str(first)
+
+
 def wrong(kernel: str, change) -> tuple[str, object]:
     subject = scene("unpadded")
     kernels = subject.engine_step().kernels

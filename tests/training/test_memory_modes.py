@@ -238,6 +238,14 @@ def test_native_and_torch_updates_give_the_same_state(memory: str):
     assert equal(native, plain)
 
 
+@pytest.mark.parametrize(("memory", "rows_of_logits"), [("standard", 576), ("lean", 512), ("fused", 512)])
+def test_the_smaller_modes_hold_fewer_logits(memory: str, rows_of_logits: int):
+    step = make_step(State.fresh(config(memory, **{"train.batch": 64})), fused=True)
+    assert step.head_rows == rows_of_logits
+    evaluating = Step(step.model, 64, 9, gradients=False)
+    assert evaluating.head_rows == 512
+
+
 # ------------------------------------------------------------------------------------------- what is not finite
 
 

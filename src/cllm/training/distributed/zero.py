@@ -68,8 +68,6 @@ class Passing(Reducer):
         while self._flight:  # what is on its way is still read
             self._advance()
         super().begin(last=last)
-        for index in self._turning[:TURNS]:
-            self._view(index).zero_()  # what lies between the matrices travels, too
 
     @property
     def _apart(self) -> bool:
@@ -98,9 +96,7 @@ class Passing(Reducer):
             turn = self._turning.index(index)
             before = self._turning[turn - 1] if turn else None
             while any(isinstance(parcel, Parcel) and parcel.index == before for parcel in self._flight):
-                self._advance()
-            if turn + 1 < len(self._turning) and turn + 1 >= TURNS:
-                self._view(self._turning[turn + 1]).zero_()  # what the bucket before left there
+                self._advance()  # the next bucket is written where that one lies
 
     def _nodes(self, rank: int) -> list[Node]:
         if self._round >= self._rounds[rank]:
